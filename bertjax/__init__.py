@@ -1,0 +1,1 @@
+"""Pretraining of BERT, ALBERT and DistilBERT in JAX and Flax."""

@@ -1,0 +1,43 @@
+"""The errors that a user can cause, and the exit code of each.
+
+The command line prints such an error as one line and exits with its code; any other exception is a bug in bertjax
+and shows its traceback. A message names the thing (field, file), its value and the fix.
+"""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line, an exit code, no traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A configuration, flag or command line that cannot work."""
+
+
+class DataError(UserError):
+    """A corpus, tokenizer or prepared data set that is missing, damaged or of the wrong kind."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+    exit_code = 4
+
+
+class NumericError(UserError):
+    """A loss or gradient that is no longer a number."""
+
+    exit_code = 5
+
+
+class StorageError(UserError):
+    """A directory that cannot be written, or that another job holds."""
+
+    exit_code = 7
+
+
+PREEMPTED = 75
+"""Exit code of a run that was asked to stop (SIGTERM), saved its state and wants to be started again."""
