@@ -1,0 +1,254 @@
+"""SentencePiece and WordPiece behind one small protocol, and the training of a SentencePiece model."""
+
+import hashlib
+import io
+import os
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import sentencepiece
+import tokenizers
+
+from bertjax.errors import DataError, StorageError
+
+
+@dataclass(frozen=True)
+class Special:
+    """The ids of the pieces that carry no text."""
+
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Ids are 0 .. vocab_size - 1."""
+
+    vocab_size: int
+    special: Special
+    digest: str  # SHA-256 of the file, in hex
+    pieces: list[str]
+    starts_word: np.ndarray  # bool [vocab_size]: the piece begins a word
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """int32 [n] for each text, without [CLS] and [SEP]; "[MASK]" typed in a text is ordinary text."""
+        ...
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Readable text of `ids`; white space, and in an uncased vocabulary case and accents, are not restored."""
+        ...
+
+
+def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
+    """The tokenizer of a SentencePiece `.model` or a WordPiece `.txt`. Cheap enough for each worker to call.
+
+    Raises DataError for a file that is missing, empty, damaged, of another kind, or without the special pieces.
+    """
+    path = Path(path)
+    kinds: dict[str, Callable[[Path, bytes, bool], Tokenizer]] = {".model": _SentencePiece, ".txt": _WordPiece}
+    if path.suffix not in kinds:
+        raise DataError(f"data.tokenizer = {str(path)!r}: must end in .model (SentencePiece) or .txt (WordPiece)")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        fix = "train one with `bertjax prepare` or name a .model or .txt file"
+        raise DataError(f"data.tokenizer = {str(path)!r}: cannot be read ({error.strerror}); {fix}") from None
+    if not content.strip():  # SentencePiece would load it without a word
+        raise DataError(f"data.tokenizer = {str(path)!r}: the file is empty; copy or train it again")
+    return kinds[path.suffix](path, content, lower_case)
+
+
+def _special(path: Path, pieces: list[str], names: Sequence[Sequence[str]]) -> Special:
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    found = [next((ids[name] for name in spellings if name in ids), None) for spellings in names]
+    missing = [" or ".join(spellings) for spellings, index in zip(names, found, strict=True) if index is None]
+    if missing:
+        raise DataError(
+            f"data.tokenizer = {str(path)!r}: has no piece {', '.join(missing)}; name one made for BERT or ALBERT"
+        )
+    return Special(*(index for index in found if index is not None))
+
+
+# SentencePiece -----------------------------------------------------------------------------------------------------
+
+_PUNCTUATION = frozenset('!"#$%&"()*+,-./:;?@[\\]^_`{|}~')
+_WORD_INSIDE = frozenset("abcdefghijklmnopqrstuvwxyz") | _PUNCTUATION
+
+
+def _starts_word(piece: str) -> bool:
+    """ALBERT's `_is_start_piece_sp` (create_pretraining_data.py): any digit or foreign character starts a word."""
+    return (
+        piece.startswith(("▁", "<"))
+        or piece in _PUNCTUATION
+        or not all(character.lower() in _WORD_INSIDE for character in piece)
+    )
+
+
+def _normalise(text: str, lower_case: bool) -> str:
+    """ALBERT's `preprocess_text`: one space for any white space, NFKD; uncased: no combining marks, lower case."""
+    text = " ".join(text.split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text)
+        if lower_case:
+            text = "".join(character for character in text if not unicodedata.combining(character))
+    return text.lower() if lower_case else text
+
+
+class _SentencePiece:
+    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
+        try:
+            # One thread: the parallelism is over processes, and a pool in each would only get in the way.
+            self._model = sentencepiece.SentencePieceProcessor(model_proto=content, num_threads=1)
+        except RuntimeError:
+            raise DataError(
+                f"data.tokenizer = {str(path)!r}: not a SentencePiece model or a damaged one; copy or train it again"
+            ) from None
+        self._lower_case = lower_case
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.pieces = [self._model.id_to_piece(index) for index in range(self._model.get_piece_size())]
+        self.vocab_size = len(self.pieces)
+        self.special = _special(
+            path, self.pieces, [["<pad>", "[PAD]"], ["<unk>", "[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]]
+        )
+        self.starts_word = np.array([_starts_word(piece) for piece in self.pieces])
+        self._splits = {index: self._split(piece) for index, piece in enumerate(self.pieces) if _ends_in_comma(piece)}
+        self._is_split = np.isin(np.arange(self.vocab_size), list(self._splits))
+
+    def _split(self, piece: str) -> list[int]:
+        """ALBERT's `encode_pieces`: "▁2020," is encoded again as "2020" and ",", so that a number is one number."""
+        parts = self._model.encode(piece[:-1].replace("▁", ""), out_type=str)
+        if piece[0] != "▁" and parts[0][0] == "▁":
+            parts = parts[1:] if len(parts[0]) == 1 else [parts[0][1:], *parts[1:]]
+        return [self._model.piece_to_id(part) for part in [*parts, ","]]
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        encoded = self._model.encode([_normalise(text, self._lower_case) for text in texts])
+        arrays = [np.array(ids, np.int32) for ids in encoded]
+        if not self._splits:
+            return arrays
+        return [self._apply_splits(ids) if self._is_split[ids].any() else ids for ids in arrays]
+
+    def _apply_splits(self, ids: np.ndarray) -> np.ndarray:
+        return np.array([part for index in ids.tolist() for part in self._splits.get(index, (index,))], np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        return self._model.decode(np.asarray(ids).tolist())
+
+
+def _ends_in_comma(piece: str) -> bool:
+    return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+
+
+# WordPiece ---------------------------------------------------------------------------------------------------------
+
+
+class _WordPiece:
+    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
+        try:
+            lines = content.decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"data.tokenizer = {str(path)!r}: not UTF-8 at byte {error.start}; name a WordPiece vocabulary"
+            ) from None
+        self.pieces = [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+        self.vocab_size = len(self.pieces)
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.special = _special(path, self.pieces, [["[PAD]"], ["[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]])
+        self.starts_word = np.array([not piece.startswith("##") for piece in self.pieces])
+        vocabulary = {piece: index for index, piece in enumerate(self.pieces)}
+        # The specials are not registered, so that "[MASK]" in a text is split like any other punctuation.
+        model = tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+        self._tokenizer = tokenizers.Tokenizer(model)
+        self._tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
+            clean_text=True, handle_chinese_chars=True, strip_accents=lower_case, lowercase=lower_case
+        )
+        self._tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        self._tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encoded]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+
+
+# Training ----------------------------------------------------------------------------------------------------------
+
+
+def train_sentencepiece(
+    texts: Iterable[str],
+    path: Path,
+    *,
+    vocab_size: int,
+    lower_case: bool,
+    seed: int = 0,
+    sentences: int = 10_000_000,
+) -> None:
+    """Train a unigram model with ALBERT's settings and write it to `path`, whole or not at all.
+
+    `texts` are sentences or paragraphs; at most `sentences` of them, a random sample, are used (10 million in ALBERT).
+    24 MB of sentences take half a minute and 0.5 GB of memory, and both grow with the text: lower `sentences` if short.
+    The same texts and seed give the same bytes. Raises DataError for a corpus too small for `vocab_size`, StorageError
+    where `path` cannot be written. Source: google-research/albert, README "SentencePiece".
+    """
+    model = io.BytesIO()
+    sentencepiece.set_random_generator_seed(seed)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_training_lines(texts, lower_case),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            pad_piece="<pad>",
+            control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+            user_defined_symbols=["(", ")", '"', "-", ".", "–", "£", "€"],
+            character_coverage=0.99995,
+            input_sentence_size=sentences,
+            shuffle_input_sentence=True,
+            num_threads=16,  # fixed, because the order of its sums, and so the model, depends on it
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(_training_problem(str(error), vocab_size)) from None
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(model.getvalue())
+        os.replace(partial, path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); check the disk and permissions") from None
+
+
+def _training_lines(texts: Iterable[str], lower_case: bool) -> Iterator[str]:
+    for text in texts:
+        text = _normalise(text, lower_case)
+        if len(text) <= 1000:
+            if text:
+                yield text
+        else:
+            # Lines over 4,192 bytes are dropped by the trainer without a word; 1,000 characters are at most 4,000.
+            yield from textwrap.wrap(text, 1000, break_on_hyphens=False)
+
+
+def _training_problem(message: str, vocab_size: int) -> str:
+    field = f"model.vocab_size = {vocab_size}"
+    if most := re.search(r"value <= (\d+)", message):
+        return f"{field}: the corpus is too small for so many pieces; use at most {most[1]}, or more text"
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return f"{field}: below the number of different characters in the corpus; use at least {least[1]}"
+    if "sentences_.empty()" in message:
+        return "data.source: no text to train a tokenizer on; name files with text"
+    return f"{field}: SentencePiece cannot train on this corpus ({' '.join(message.split())})"

@@ -1,0 +1,139 @@
+"""Ids agree with the reference tokenizers, special pieces are where ALBERT has them, and bad files are named."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import tokenizers
+
+from bertjax.data import tokenizer
+from bertjax.errors import DataError, StorageError
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+TEXT = [
+    f"The {noun} of the {place} was {word} in {year}, and nobody said why."
+    for noun in ("king", "garden", "house", "river", "winter")
+    for place in ("north", "city", "island", "valley")
+    for word in ("lost", "found", "quiet", "beautiful")
+    for year in (1815, 1900, 2020)
+]
+HARD = ["Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x", "", "unaffable " + "q" * 150, "It’s £5 – “ok”… 2020, 1,000,"]
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spm") / "spiece.model"
+    tokenizer.train_sentencepiece(TEXT, path, vocab_size=45, lower_case=True)
+    return path
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIALS, "un", "##aff", "##able", "mask", "[", "]", "cafe", ","]) + "\n")
+    return path
+
+
+def shared(*parts):
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"../shared/data/{'/'.join(parts)} is absent")
+    return path
+
+
+def test_sentencepiece_layout_is_alberts(model):
+    loaded = tokenizer.load(model, lower_case=True)
+    assert loaded.special == tokenizer.Special(pad=0, unk=1, cls=2, sep=3, mask=4)
+    assert loaded.pieces[:13] == ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "(", ")", '"', "-", ".", "–", "£", "€"]
+    assert loaded.vocab_size == len(loaded.pieces) == loaded.starts_word.size == 45
+    assert loaded.digest == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def test_sentencepiece_round_trip(model):
+    loaded = tokenizer.load(model, lower_case=True)
+    encoded = loaded.encode_batch(TEXT)
+    assert all(ids.dtype == np.int32 for ids in encoded)
+    assert [loaded.decode(ids) for ids in encoded] == [text.lower() for text in TEXT]
+    assert loaded.encode_batch(["  THE\t kíng "])[0].tolist() == loaded.encode_batch(["the king"])[0].tolist()
+
+
+def test_special_pieces_typed_in_text_are_text(model, vocabulary):
+    for path in (model, vocabulary):
+        loaded = tokenizer.load(path, lower_case=False)
+        special = {loaded.special.cls, loaded.special.sep, loaded.special.mask, loaded.special.pad}
+        assert not special & set(loaded.encode_batch(["[MASK] and [CLS] [SEP] [PAD] <pad>"])[0].tolist())
+
+
+def test_training_is_deterministic_and_keeps_long_lines(model, tmp_path):
+    again = tmp_path / "again" / "spiece.model"
+    tokenizer.train_sentencepiece(iter(TEXT), again, vocab_size=45, lower_case=True)
+    assert again.read_bytes() == model.read_bytes()
+    assert [path.name for path in again.parent.iterdir()] == ["spiece.model"]
+    tokenizer.train_sentencepiece([" ".join(TEXT)], again, vocab_size=44, lower_case=True)  # one line of 13 kB
+    assert "▁the" in tokenizer.load(again, lower_case=True).pieces
+
+
+def test_training_problems_name_the_fix(tmp_path):
+    path = tmp_path / "m.model"
+    with pytest.raises(DataError, match=r"model.vocab_size = 30000: .* at most \d+, or more text$"):
+        tokenizer.train_sentencepiece(TEXT, path, vocab_size=30000, lower_case=True)
+    with pytest.raises(DataError, match=r"model.vocab_size = 20: .* at least \d+$"):
+        tokenizer.train_sentencepiece(TEXT, path, vocab_size=20, lower_case=True)
+    with pytest.raises(DataError, match="no text"):
+        tokenizer.train_sentencepiece([" "], path, vocab_size=45, lower_case=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="m.model"):
+        tokenizer.train_sentencepiece(TEXT, tmp_path / "file" / "m.model", vocab_size=45, lower_case=True)
+    assert not path.exists()
+
+
+def test_bad_files_are_named(tmp_path, vocabulary):
+    good = vocabulary.read_bytes()
+    cases = {"no.model": None, "empty.model": b"", "bad.model": b"garbage" * 9, "x.json": b"{}", "latin.txt": b"\xe9\n"}
+    cases |= {"blank.txt": b" \n", "nomask.txt": good.replace(b"[MASK]\n", b"")}
+    for name, content in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name) as caught:
+            tokenizer.load(tmp_path / name, lower_case=True)
+        assert "\n" not in str(caught.value)
+        assert ("is empty" in str(caught.value)) == (name in ("empty.model", "blank.txt"))
+
+
+def test_wordpiece_splits_words_into_pieces(vocabulary):
+    loaded = tokenizer.load(vocabulary, lower_case=True)
+    ids = loaded.encode_batch(["Unaffable, café", "xyz"])
+    assert [[loaded.pieces[index] for index in row] for row in ids] == [
+        ["un", "##aff", "##able", ",", "cafe"],
+        ["[UNK]"],
+    ]
+    assert loaded.decode(ids[0]).startswith("unaffable")
+    assert [piece for piece, start in zip(loaded.pieces, loaded.starts_word, strict=True) if not start] == [
+        "##aff",
+        "##able",
+    ]
+
+
+@pytest.mark.parametrize(("name", "lower_case"), [("bert_uncased.txt", True), ("bert_cased.txt", False)])
+def test_wordpiece_ids_equal_the_reference(name, lower_case):
+    path = shared("vocab", name)
+    reference = tokenizers.BertWordPieceTokenizer(str(path), lowercase=lower_case)
+    texts = TEXT + HARD  # without special pieces, which the reference matches in text
+    texts += shared("corpus", "bert_sample_text.txt").read_text("utf-8").split("\n")
+    ours = tokenizer.load(path, lower_case=lower_case).encode_batch(texts)
+    assert [ids.tolist() for ids in ours] == [reference.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def test_albert_pieces():
+    path = shared("vocab", "albert_30k_clean.model")
+    loaded = tokenizer.load(path, lower_case=True)
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert plain.encode("in 2010, 1,000,", out_type=str)[:2] == ["▁in", "▁2010,"]
+    ours, other = loaded.encode_batch(["in 2010, 1,000,", "no digits, here"])
+    assert [loaded.pieces[index] for index in ours] == ["▁in", "▁2010", ",", "▁1,000", ","]
+    assert other.tolist() == plain.encode("no digits, here")
+    words = {"▁the": True, "s": False, ".": True, "2": True, "[CLS]": False, "<unk>": True, "ing": False}
+    assert {piece: bool(loaded.starts_word[plain.piece_to_id(piece)]) for piece in words} == words
