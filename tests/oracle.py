@@ -1,0 +1,92 @@
+"""The model once more, in NumPy float64 with plain loops, written from the papers and not from `bertjax.model`.
+
+Rows are processed one at a time, layers one after another, attention one head at a time.
+"""
+
+import math
+
+import numpy as np
+
+erf = np.vectorize(math.erf)
+
+
+def gelu(x, activation):
+    if activation == "relu":
+        return np.maximum(x, 0.0)
+    if activation == "gelu_erf":
+        return 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def layer_norm(x, p):
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-12) * p["scale"] + p["bias"]
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def layer_params(groups, model, layer):
+    """The parameters of one layer: shared ones by its group, its own ones by its place in the group."""
+    repeats = model.num_layers // model.copies
+    group, place = divmod(layer, repeats)
+    parts = {}
+    for part in ("attention", "ffn"):
+        stack, index = (groups[part], group) if part in groups else (groups["layers"][part], (group, place))
+        parts[part] = {k: {n: a[index] for n, a in leaf.items()} for k, leaf in stack.items()}
+    return parts
+
+
+def encode(params, model, tokens, positions, token_types, length):
+    """Hidden states of the first `length` tokens of one row: what stands behind them is not even looked at."""
+    e = params["embeddings"]
+    x = e["word"][tokens[:length]] + e["position"][positions[:length]]
+    if model.token_types:
+        x = x + e["token_type"][token_types[:length]]
+    x = layer_norm(x, e["norm"])
+    if "to_hidden" in e:
+        x = x @ e["to_hidden"]["kernel"] + e["to_hidden"]["bias"]
+    for layer in range(model.num_layers):
+        p = layer_params(params["groups"], model, layer)
+        a, f = p["attention"], p["ffn"]
+        out = np.zeros_like(x)
+        for head in range(model.num_heads):
+            q, k, v = (x @ a[n]["kernel"][:, head] + a[n]["bias"][head] for n in ("query", "key", "value"))
+            context = softmax(q @ k.T / math.sqrt(q.shape[-1])) @ v
+            out += context @ a["out"]["kernel"][head]
+        x = layer_norm(x + out + a["out"]["bias"], a["norm"])
+        inner = gelu(x @ f["up"]["kernel"] + f["up"]["bias"], model.activation)
+        x = layer_norm(x + inner @ f["down"]["kernel"] + f["down"]["bias"], f["norm"])
+    return x
+
+
+def pretrain_outputs(params, model, batch, row):
+    """Hidden states of the real tokens, MLM logits of the used slots and pair logits of one row."""
+    length = int((batch["segments"][row] > 0).sum())
+    slots = batch["mlm_positions"][row][batch["mlm_weights"][row] > 0]
+    x = encode(
+        params["encoder"], model, batch["tokens"][row], batch["positions"][row], batch["token_types"][row], length
+    )
+    head = params["mlm_head"]
+    y = layer_norm(gelu(x[slots] @ head["dense"]["kernel"] + head["dense"]["bias"], model.activation), head["norm"])
+    outputs = {"hidden": x, "mlm_logits": y @ params["encoder"]["embeddings"]["word"].T + head["bias"]}
+    if model.pair_head:
+        pooled = np.tanh(x[0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
+        outputs["pair_logits"] = pooled @ params["pair_head"]["dense"]["kernel"] + params["pair_head"]["dense"]["bias"]
+    return outputs
+
+
+def adam_step(w, g, m, v, t, *, lr, b1, b2, eps, decay, bias_correction, trust):
+    """One update of one layer's tensor: AdamW, or LAMB where `trust`. Returns w, m, v."""
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    m_hat, v_hat = (m / (1 - b1**t), v / (1 - b2**t)) if bias_correction else (m, v)
+    u = m_hat / (np.sqrt(v_hat) + eps) + decay * w
+    ratio = 1.0
+    if trust:
+        norm_w, norm_u = np.sqrt((w * w).sum()), np.sqrt((u * u).sum())
+        ratio = norm_w / norm_u if norm_w > 0 and norm_u > 0 else 1.0
+    return w - lr * ratio * u, m, v
