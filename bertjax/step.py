@@ -1,0 +1,159 @@
+"""The jitted steps: where model, objective and optimizer meet. Nothing here knows one of them by name.
+
+Shape letters: A microbatches.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from bertjax import batch as batch_contract
+from bertjax import model, objective, sharding
+from bertjax.config import Config
+from bertjax.optim import make_optimizer, make_schedule
+
+Arrays = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training changes. Random keys are folded from (seed, step), so none is stored."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def _build_state(config: Config) -> TrainState:
+    """A fresh state whose parameters are boxed with their logical axes."""
+    fields = batch_contract.spec(config.data, rows=1)
+    example = {name: jnp.zeros(f.shape, f.dtype) for name, f in fields.items()}
+    params = model.Pretrainer(config.model).init(jax.random.key(config.run.seed), example)["params"]
+    opt_state = make_optimizer(config.optim, steps=config.run.steps).init(params)
+    return TrainState(step=jnp.zeros([], jnp.int32), params=params, opt_state=opt_state)
+
+
+def abstract_state(config: Config, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without any memory: what a checkpoint is restored into."""
+    boxed = jax.eval_shape(partial(_build_state, config))
+    shardings = sharding.tree_shardings(boxed, mesh)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.meta.unbox(boxed), shardings
+    )
+
+
+def init_state(config: Config, mesh: Mesh) -> TrainState:
+    """A fresh state, created where it will live: shapes -> shardings -> jit(init)."""
+    out = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
+    with jax.set_mesh(mesh):
+        return jax.jit(lambda: nn.meta.unbox(_build_state(config)), out_shardings=out)()
+
+
+def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]:
+    """The jitted update `(state, batch) -> (state, metrics)`; the state is donated, so use only the one returned.
+
+    Metrics are float32 scalars: `loss`, loss and accuracy of each term, `grad_norm` (before clipping), `lr`.
+    """
+    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    schedule = make_schedule(config.optim, steps=config.run.steps)
+
+    def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Arrays]:
+        key = jax.random.fold_in(jax.random.key(config.run.seed), state.step)
+        totals = objective.total_weights(config.objective, batch)
+
+        def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Arrays]:
+            outputs = model.apply(config.model, params, microbatch, key)
+            sums = objective.weighted_sums(config.objective, outputs, microbatch)
+            metrics = objective.normalise(sums, totals)
+            return objective.total_loss(config.objective, metrics), metrics
+
+        grads, metrics = accumulate(loss_fn, state.params, batch, key, count=config.optim.accumulate)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {
+            "loss": objective.total_loss(config.objective, metrics),
+            "grad_norm": optax.tree.norm(grads),
+            "lr": schedule(state.step),
+        }
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return _jit(train_step, config, mesh, out_state=True)
+
+
+def accumulate(
+    loss_fn: Callable[..., tuple[jax.Array, Arrays]], params: Any, batch: Arrays, key: jax.Array, *, count: int
+) -> tuple[Any, Arrays]:
+    """Gradients and metrics of `loss_fn` summed over `count` microbatches, in float32.
+
+    Losses are already divided by the weights of the whole batch, so the sum is the gradient of one large batch, even
+    where microbatches carry different numbers of masked tokens.
+    """
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+    if count == 1:
+        return grad_fn(params, batch, key)
+
+    def split(x: jax.Array) -> jax.Array:
+        # Every count-th row: each microbatch then takes its share from each device, without moving any row.
+        return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
+
+    def body(sums: Any, inputs: Any) -> tuple[Any, None]:
+        microbatch, micro_key = inputs
+        return jax.tree.map(jnp.add, sums, grad_fn(params, microbatch, micro_key)), None
+
+    batch_A, keys_A = jax.tree.map(split, batch), jax.random.split(key, count)
+    first = jax.tree.map(lambda x: x[0], batch_A)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(grad_fn, params, first, key))
+    sums, _ = jax.lax.scan(body, zeros, (batch_A, keys_A))
+    return sums
+
+
+def make_eval_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays], Arrays]:
+    """The jitted evaluation `(state, batch) -> sums`: for each term the weighted sums and `NAME_weight`."""
+
+    def eval_step(state: TrainState, batch: Arrays) -> Arrays:
+        outputs = model.apply(config.model, state.params, batch)
+        totals = objective.total_weights(config.objective, batch)
+        sums = objective.weighted_sums(config.objective, outputs, batch)
+        return sums | {f"{name}_weight": total for name, total in totals.items()}
+
+    return _jit(eval_step, config, mesh, out_state=False)
+
+
+def _jit(step: Callable[..., Any], config: Config, mesh: Mesh, *, out_state: bool) -> Callable[..., Any]:
+    state = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
+    rows, whole = sharding.rows_sharding(mesh), sharding.replicated(mesh)
+    jitted = jax.jit(
+        step,
+        in_shardings=(state, rows),
+        out_shardings=(state, whole) if out_state else whole,
+        donate_argnums=(0,) if out_state else (),
+    )
+
+    return _InMesh(jitted, mesh)
+
+
+class _InMesh:
+    """A jitted function that is traced, lowered and called with its mesh set, where `sharding.constrain` finds it."""
+
+    def __init__(self, jitted: Any, mesh: Mesh) -> None:
+        self._jitted, self._mesh = jitted, mesh
+
+    def __call__(self, *args: Any) -> Any:
+        with jax.set_mesh(self._mesh):
+            return self._jitted(*args)
+
+    def lower(self, *args: Any) -> Any:
+        """The lowered computation, as of `jax.jit`."""
+        with jax.set_mesh(self._mesh):
+            return self._jitted.lower(*args)
+
+    def compiles(self) -> int:
+        """How many input shapes it has been compiled for."""
+        return self._jitted._cache_size()
