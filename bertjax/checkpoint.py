@@ -1,0 +1,198 @@
+"""Checkpoints: train state, data position and config saved together by Orbax, and verified before they are used.
+
+    WORKDIR/checkpoints/STEP/   state, position, config   what Orbax writes, committed by a rename
+                                manifest.json             size and CRC-32 of each of those files, written last
+
+Orbax notices files that are cut or gone, but restores flipped bits as wrong values without a word, and lists steps that
+cannot be restored. So a step exists here once its manifest does, and is used only if every byte agrees with it.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from bertjax.config import Config, to_dict
+from bertjax.errors import CheckpointError, StorageError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TEMPORARY = ".orbax-checkpoint-tmp"
+"""Suffix of a directory that Orbax has not committed."""
+ORBAX_TIMES = "_CHECKPOINT_METADATA"
+"""Times of the save, written once more after the commit. Nothing is read from it."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A verified checkpoint: its `step`, the `state`, the `position` of the data (rows seen) and the saved `config`."""
+
+    step: int
+    state: Any
+    position: int
+    config: dict[str, Any]
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run; only the newest `keep` stay."""
+
+    def __init__(self, directory: Path, *, keep: int) -> None:
+        self._directory = directory.absolute()
+        self._keep = keep
+        self._pending: Path | None = None
+        self._saver = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._finalise),
+        )
+
+    def save(self, step: int, state: Any, *, position: int, config: Config) -> None:
+        """Copy the state off the devices, then write it in the background. An error of the last save is raised here."""
+        self.wait()
+        self._pending = self._directory / str(step)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            position=ocp.args.JsonSave({"rows": position}),
+            config=ocp.args.JsonSave(to_dict(config)),
+        )
+        try:
+            self._saver.save(self._pending, args=items)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def wait(self) -> None:
+        """Block until the last save is on disk."""
+        try:
+            self._saver.wait_until_finished()
+        except Exception as error:  # Orbax and TensorStore wrap the cause of a failed write in several types
+            raise self._unwritable(error) from error
+        for step in steps(self._directory)[: -self._keep]:
+            shutil.rmtree(self._directory / str(step))
+
+    def close(self) -> None:
+        """Finish the last save and stop the background threads."""
+        self.wait()
+        self._saver.close()
+
+    def _finalise(self) -> None:
+        # Orbax calls this when all files are written, before the rename: manifest and checkpoint appear as one.
+        assert self._pending is not None
+        (temporary,) = self._directory.glob(f"{self._pending.name}{TEMPORARY}*")
+        write_manifest(temporary)
+
+    def _unwritable(self, error: Exception) -> StorageError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return StorageError(
+            f"{self._pending}: the checkpoint could not be written ({reason}); free the disk or the permissions and"
+            " start again: earlier checkpoints are intact"
+        )
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that have been saved completely, oldest first."""
+    return sorted(int(path.parent.name) for path in directory.glob(f"*/{MANIFEST}") if path.parent.name.isdigit())
+
+
+def write_manifest(path: Path) -> None:
+    """Record size and CRC-32 of every file below `path`."""
+    files = {
+        str(p.relative_to(path)): _fingerprint(p)
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name != ORBAX_TIMES
+    }
+    temporary = path / f".{MANIFEST}"
+    with temporary.open("w") as f:
+        json.dump({"format": FORMAT, "files": files}, f, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path / MANIFEST)
+
+
+def verify(path: Path) -> None:
+    """Raise CheckpointError naming the first file below `path` that is not what was saved."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        expected = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: missing or unreadable; the checkpoint cannot be verified") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {FORMAT}")
+    for name, fingerprint in expected.items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing from the checkpoint")
+        if _fingerprint(file) != fingerprint:
+            raise CheckpointError(f"{file}: damaged, its bytes are not those that were saved")
+
+
+def clean(directory: Path) -> list[str]:
+    """Make `directory` ready for a run to go on: drop unfinished saves, set damaged ones aside; a line for each.
+
+    The newest intact step is then the last of `steps`. Only the newest are checked, down to the first intact one.
+    """
+    lines = []
+    for path in sorted(directory.glob("*")):
+        unfinished = path.name.isdigit() and not (path / MANIFEST).exists()
+        if unfinished or TEMPORARY in path.name:
+            shutil.rmtree(path)
+            lines.append(f"{path}: removed, its save was cut short")
+    for step in reversed(steps(directory)):
+        path = directory / str(step)
+        try:
+            verify(path)
+        except CheckpointError as error:
+            aside = path.with_name(f"{step}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            lines.append(f"{error}; set aside as {aside.name}, going back to the step before")
+        else:
+            break
+    return lines
+
+
+def saved_config(directory: Path) -> dict[str, Any]:
+    """The config that the newest checkpoint below `directory` was saved with."""
+    path = directory.absolute() / str(steps(directory)[-1])
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        return reader.restore(path, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
+
+
+def restore(directory: Path, abstract_state: Any) -> Restored:
+    """The newest checkpoint below `directory`, verified, onto the devices that `abstract_state` names.
+
+    Raises CheckpointError if there is none, if it is damaged, or if its arrays are not those of `abstract_state`.
+    """
+    found = steps(directory)
+    if not found:
+        raise CheckpointError(f"{directory}: holds no checkpoint; run `bertjax pretrain` with this --workdir first")
+    path = directory.absolute() / str(found[-1])
+    try:
+        verify(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; `bertjax pretrain` with this --workdir goes on from the checkpoint before it"
+        ) from error
+    items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract_state), position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore()
+    )
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            restored = reader.restore(path, args=items)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
+        ) from error
+    return Restored(found[-1], restored.state, restored.position["rows"], restored.config)
+
+
+def _fingerprint(file: Path) -> list[int]:
+    crc = 0
+    with file.open("rb") as f:
+        while chunk := f.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return [file.stat().st_size, crc]

@@ -1,0 +1,85 @@
+"""Ask a trained encoder: which words fit into the masked places of a text.
+
+Shape letters: L positions of the row, P prediction slots, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bertjax import batch, checkpoint, sharding, workdir
+from bertjax.config import Config
+from bertjax.data import tokenizer
+from bertjax.errors import ConfigError
+from bertjax.model import apply
+from bertjax.step import abstract_state
+from bertjax.train import check_vocabulary
+
+MASK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text and, for each [MASK] in it, the likeliest pieces with their probabilities, best first."""
+
+    text: str
+    choices: list[list[tuple[str, float]]]
+
+
+def fill_mask(config: Config, directory: Path, texts: list[str], *, top: int) -> list[Filled]:
+    """Fill the [MASK]s of each text by the newest checkpoint in `directory`.
+
+    Raises ConfigError for a text without [MASK], with more than `data.max_predictions` of them, or longer than a row.
+    """
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
+    check_vocabulary(config, tokens)
+    rows = [_row(config, tokens, text) for text in texts]
+    params = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh)).state.params
+
+    @jax.jit
+    def log_probs(row: dict[str, jax.Array]) -> jax.Array:
+        return jax.nn.log_softmax(apply(config.model, params, row)["mlm_logits"][0])
+
+    return [
+        Filled(text, _best(np.asarray(log_probs(row))[: int(row["mlm_weights"].sum())], tokens, top))
+        for text, row in zip(texts, rows, strict=True)
+    ]
+
+
+def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np.ndarray]:
+    """A batch of one row that holds [CLS] text [SEP], with a prediction slot for each [MASK]."""
+    special = tokens.special
+    parts = text.split(MASK)
+    ids = [special.cls]
+    # Encoded between the masks: a [MASK] inside a text given to the tokenizer is ordinary characters.
+    for i, encoded in enumerate(tokens.encode_batch([part.strip() for part in parts])):
+        ids += ([special.mask] if i else []) + encoded.tolist()
+    ids.append(special.sep)
+    masks = len(parts) - 1
+    if not 1 <= masks <= config.data.max_predictions:
+        most = config.data.max_predictions
+        raise ConfigError(f"{text!r}: has {masks} {MASK}; put 1 to {most} where words are missing")
+    if len(ids) > config.data.seq_len:
+        raise ConfigError(f"{text!r}: has {len(ids)} tokens; shorten it to data.seq_len = {config.data.seq_len}")
+    row: dict[str, np.ndarray] = {
+        name: np.zeros(field.shape, field.dtype) for name, field in batch.spec(config.data, rows=1).items()
+    }
+    row["tokens"][:] = special.pad
+    row["tokens"][0, : len(ids)] = ids
+    row["segments"][0, : len(ids)] = 1
+    row["positions"][0, : len(ids)] = np.arange(len(ids))
+    row["mlm_positions"][0, :masks] = np.flatnonzero(row["tokens"][0] == special.mask)
+    row["mlm_weights"][0, :masks] = 1.0
+    return row
+
+
+def _best(log_probs_PV: np.ndarray, tokens: tokenizer.Tokenizer, top: int) -> list[list[tuple[str, float]]]:
+    log_probs_PV = log_probs_PV[:, : tokens.vocab_size]  # the table may have rows that stand for no piece
+    best_PT = np.argsort(-log_probs_PV, axis=-1, kind="stable")[:, :top]
+    return [
+        [(tokens.pieces[i], float(np.exp(row_V[i]))) for i in best_T]
+        for row_V, best_T in zip(log_probs_PV, best_PT, strict=True)
+    ]

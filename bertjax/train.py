@@ -1,0 +1,222 @@
+"""The pretraining loop and the evaluation, from a config and a work directory. Read it top to bottom."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax import checkpoint, metrics, objective, sharding, workdir
+from bertjax.config import Config
+from bertjax.data import pipeline, prepare, tokenizer
+from bertjax.errors import DataError, NumericError
+from bertjax.step import TrainState, abstract_state, init_state, make_eval_step, make_train_step
+
+Batch = dict[str, np.ndarray]
+
+
+def pretrain(config: Config, directory: Path) -> bool:
+    """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
+
+    Returns False if it was asked to stop (SIGTERM, Ctrl-C) before the end: the state is then saved, and the same call
+    goes on from it. Raises a UserError before anything compiles if an input does not fit.
+    """
+    # ---- Inputs: whatever can be refused is refused here, before anything compiles.
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check(config, mesh)
+    metrics.check_tensorboard(config)
+    tokens, prepared = open_data(config, directory)
+    held_out = make_evaluate(config, mesh, tokens, prepared)
+    saved = directory / "checkpoints"
+
+    with workdir.locked(workdir.make(directory)):
+        # ---- State: a fresh one, or the newest that is whole.
+        for line in checkpoint.clean(saved):
+            print(line)
+        state, row = _resume(config, directory, mesh)
+        start = int(state.step)
+        if start >= config.run.steps:
+            print(f"{directory}: is done, at step {start} of {config.run.steps}")
+            return True
+        workdir.save_config(directory, config)
+
+        # ---- The loop.
+        with (
+            closing(
+                pipeline.train_batches(config.data, prepared, tokens, seed=config.run.seed, start_row=row)
+            ) as batches,
+            closing(metrics.Writer(directory, config, start_step=start)) as writer,
+            closing(checkpoint.Checkpoints(saved, keep=config.run.keep)) as writes,
+            closing(metrics.Progress(config.run.steps, start=start, unit="step", label="pretrain")) as progress,
+            _stop_signals() as stop_asked,
+        ):
+            recorder = _Recorder(config, mesh, writer, progress)
+            train_step = make_train_step(config, mesh)
+            for step in range(start + 1, config.run.steps + 1):
+                batch, waited = _timed(batches)
+                row += config.data.batch_size
+                state, values = train_step(state, sharding.put_batch(batch, mesh))
+                recorder.add(step, values, batch, waited)
+                last, stop = step == config.run.steps, stop_asked()
+                # Evaluate before the save of the same step: what is saved has all its metrics on disk.
+                if last or (_due(step, config.run.eval_every) and not stop):
+                    recorder.flush()
+                    recorder.write(step, {f"eval_{k}": v for k, v in held_out(state).items()})
+                if last or stop or _due(step, config.run.save_every):
+                    recorder.flush()
+                    writes.save(step, state, position=row, config=config)
+                if stop:
+                    break
+        metrics.plot(directory, unigram_loss=unigram_entropy(prepared.token_counts))
+        return last
+
+
+def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, prepare.Prepared]:
+    """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
+    tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
+    check_vocabulary(config, tokens)
+    prepared = prepare.load(workdir.prepared_path(directory, config.data))
+    pipeline.check(prepared, tokens)
+    return tokens, prepared
+
+
+def check_vocabulary(config: Config, tokens: tokenizer.Tokenizer) -> None:
+    """Raise DataError if ids of the tokenizer could fall outside the word table: on a device they raise nothing."""
+    if tokens.vocab_size > config.model.vocab_size:
+        raise DataError(
+            f"model.vocab_size = {config.model.vocab_size}: smaller than the {tokens.vocab_size} pieces of the"
+            f" tokenizer; set it to {tokens.vocab_size} or more"
+        )
+
+
+def make_evaluate(
+    config: Config, mesh: Any, tokens: tokenizer.Tokenizer, prepared: prepare.Prepared
+) -> Callable[[TrainState], dict[str, float]]:
+    """A function of the state: loss and accuracy of each term on held-out documents, and `unigram_loss`.
+
+    `unigram_loss` is the loss of a model that knows only how often each token occurs in the training documents, on the
+    same masked labels: what a model must beat to have learnt anything from context.
+    """
+    eval_step = make_eval_step(config, mesh)
+    log_probs_V = unigram_log_probs(prepared.token_counts)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        batches = pipeline.eval_batches(config.data, prepared, tokens, seed=config.run.seed, rows=config.run.eval_rows)
+        sums: dict[str, float] = {}
+        for batch in batches:
+            values = jax.device_get(eval_step(state, sharding.put_batch(batch, mesh)))
+            values["unigram_loss"] = -np.sum(batch["mlm_weights"] * log_probs_V[batch["mlm_labels"]])
+            sums = {name: sums.get(name, 0.0) + float(value) for name, value in values.items()}
+        totals = {name: sums.pop(f"{name}_weight") for name in objective.active_terms(config.objective)}
+        unigram = sums.pop("unigram_loss") / max(totals.get("mlm", 1.0), 1.0)
+        result = {name: value / max(totals[name.rsplit("_", 1)[0]], 1.0) for name, value in sums.items()}
+        return result | ({"unigram_loss": unigram} if "mlm" in totals else {})
+
+    return evaluate
+
+
+def unigram_log_probs(counts_V: np.ndarray) -> np.ndarray:
+    """Log-probabilities [V] of the tokens by their counts, each count raised by one so that none is zero."""
+    return np.log((counts_V + 1.0) / (counts_V.sum() + len(counts_V)))
+
+
+def unigram_entropy(counts_V: np.ndarray) -> float:
+    """Entropy in nats of the training tokens."""
+    log_probs_V = unigram_log_probs(counts_V)
+    return float(-np.sum(np.exp(log_probs_V) * log_probs_V))
+
+
+def evaluate(config: Config, directory: Path) -> dict[str, Any]:
+    """Held-out metrics of the newest checkpoint: `steps`, losses, accuracies, `unigram_loss`, `tokens_per_second`."""
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check(config, mesh)
+    tokens, prepared = open_data(config, directory)
+    restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    result = make_evaluate(config, mesh, tokens, prepared)(restored.state)
+    rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if "tokens_per_second" in x]
+    speed = float(np.median(rates)) if rates else None
+    return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}
+
+
+def _resume(config: Config, directory: Path, mesh: Any) -> tuple[TrainState, int]:
+    """The state to start from and the number of rows it has seen."""
+    found = checkpoint.steps(directory / "checkpoints")
+    if not found:
+        return init_state(config, mesh), 0
+    workdir.check_same_run(directory, checkpoint.saved_config(directory / "checkpoints"), config)
+    restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    print(f"{directory}: goes on from step {restored.step}")
+    if restored.config["run"]["steps"] != config.run.steps:
+        print(f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}")
+    return restored.state, restored.position
+
+
+class _Recorder:
+    """Reads the metrics of a step when the next one has been dispatched: the device never waits for the host."""
+
+    def __init__(self, config: Config, mesh: Any, writer: metrics.Writer, progress: metrics.Progress) -> None:
+        peak = metrics.peak_tflops(jax.devices()[0].device_kind, config.run.peak_tflops)
+        flops = metrics.flops_per_token(config.model, config.data)["total"]
+        self._rates = metrics.Throughput(flops=flops, peak=peak, devices=mesh.size)
+        self._run, self._writer, self._progress = config.run, writer, progress
+        self._pending: tuple[int, Any] | None = None
+
+    def add(self, step: int, values: Any, batch: Batch, waited: float) -> None:
+        """Take the metrics of `step`, still being computed, and settle those of the step before."""
+        self.flush()
+        tokens = int(np.count_nonzero(batch["segments"]))
+        self._rates.add(tokens=tokens, slots=batch["segments"].size, wait=waited)
+        self._pending = (step, values)
+
+    def flush(self) -> None:
+        """Settle the pending step: stop on a loss that is no number, write a line if one is due."""
+        if self._pending is None:
+            return
+        (step, values), self._pending = self._pending, None
+        values = {name: float(value) for name, value in jax.device_get(values).items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            raise NumericError(
+                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: no longer a number; the last"
+                " checkpoint is intact: lower optim.lr or set optim.clip_norm, and start in another --workdir"
+            )
+        self._progress.advance()
+        if _due(step, self._run.log_every) or step == self._run.steps:
+            self.write(step, values | self._rates.take())
+
+    def write(self, step: int, values: dict[str, float | None]) -> None:
+        """Record values and show them."""
+        self._writer.write(step, values)
+        self._progress.say(metrics.describe(step, self._run.steps, values))
+
+
+class _stop_signals:
+    """While entered, SIGTERM and Ctrl-C only note that the run should save and stop; a second Ctrl-C interrupts."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        self._asked = False
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return lambda: self._asked
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _timed(batches: Iterator[Batch]) -> tuple[Batch, float]:
+    start = time.monotonic()
+    batch = next(batches)
+    return batch, time.monotonic() - start
