@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The main job on a fresh machine: environment, tokenizer, data set, pretraining, evaluation, masked words.
+#   launch/quickstart.sh [--config.SECTION.FIELD=VALUE ...]
+# Run again, it goes on where it stopped, or says that it is done. WORKDIR names another directory than runs/quickstart.
+# Progress goes to standard error; the last line of standard output is one JSON object.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+environment ""
+
+workdir="${WORKDIR:-runs/quickstart}"
+bertjax() { .venv/bin/bertjax "$1" --workdir="$workdir" "${@:2}"; }
+recipe=(--config=configs/quickstart.py "$@")
+
+bertjax tokenizer "${recipe[@]}"
+bertjax prepare "${recipe[@]}"
+bertjax pretrain "${recipe[@]}"
+bertjax fill-mask "The function returns a [MASK] of the given string." "If the file does [MASK] exist, an error is raised." \
+    "Return the [MASK] of elements in the list."
+echo "learning curves: $workdir/curves.png" >&2
+bertjax evaluate

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Environment with the [dev] extra, then lint, types and tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+environment "[dev]"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+.venv/bin/pytest "$@"
