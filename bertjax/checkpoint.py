@@ -7,6 +7,7 @@ Orbax notices files that are cut or gone, but restores flipped bits as wrong val
 cannot be restored. So a step exists here once its manifest does, and is used only if every byte agrees with it.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -24,17 +25,26 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".orbax-checkpoint-tmp"
 """Suffix of a directory that Orbax has not committed."""
-ORBAX_TIMES = "_CHECKPOINT_METADATA"
-"""Times of the save, written once more after the commit. Nothing is read from it."""
+ORBAX_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Files that Orbax writes or rewrites after the commit. Nothing is read from them here."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is in its data: rows seen, and the digests of the data set and the tokenizer they came from."""
+
+    rows: int
+    data: str
+    tokenizer: str
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: its `step`, the `state`, the `position` of the data (rows seen) and the saved `config`."""
+    """A verified checkpoint: `step`, `state`, the `position` in the data and the saved `config`."""
 
     step: int
     state: Any
-    position: int
+    position: Position
     config: dict[str, Any]
 
 
@@ -50,13 +60,13 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._finalise),
         )
 
-    def save(self, step: int, state: Any, *, position: int, config: Config) -> None:
+    def save(self, step: int, state: Any, *, position: Position, config: Config) -> None:
         """Copy the state off the devices, then write it in the background. An error of the last save is raised here."""
         self.wait()
         self._pending = self._directory / str(step)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            position=ocp.args.JsonSave({"rows": position}),
+            position=ocp.args.JsonSave(dataclasses.asdict(position)),
             config=ocp.args.JsonSave(to_dict(config)),
         )
         try:
@@ -102,11 +112,11 @@ def write_manifest(path: Path) -> None:
     files = {
         str(p.relative_to(path)): _fingerprint(p)
         for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name != ORBAX_TIMES
+        if p.is_file() and p.name not in ORBAX_MARKS
     }
     temporary = path / f".{MANIFEST}"
     with temporary.open("w") as f:
-        json.dump({"format": FORMAT, "files": files}, f, indent=1)
+        json.dump({"format": FORMAT, "check": _check(files), "files": files}, f, indent=1)
         f.flush()
         os.fsync(f.fileno())
     temporary.replace(path / MANIFEST)
@@ -117,8 +127,10 @@ def verify(path: Path) -> None:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         expected = manifest["files"]
+        if manifest["check"] != _check(expected):
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST}: missing or unreadable; the checkpoint cannot be verified") from error
+        raise CheckpointError(f"{path / MANIFEST}: missing or damaged, so the checkpoint cannot be verified") from error
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {FORMAT}")
     for name, fingerprint in expected.items():
@@ -129,36 +141,44 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: damaged, its bytes are not those that were saved")
 
 
+def saved_config(directory: Path) -> dict[str, Any]:
+    """The config that the newest checkpoint below `directory` was saved with; {} if there is none that can be read."""
+    try:
+        path = directory.absolute() / str(steps(directory)[-1])
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            return reader.restore(path, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
+    except (IndexError, ValueError, KeyError, OSError):  # `clean` and `restore` say what is wrong with it
+        return {}
+
+
 def clean(directory: Path) -> list[str]:
     """Make `directory` ready for a run to go on: drop unfinished saves, set damaged ones aside; a line for each.
 
-    The newest intact step is then the last of `steps`. Only the newest are checked, down to the first intact one.
+    The newest intact step is then the last of `steps`. Raises CheckpointError, and sets nothing aside, if there are
+    steps and none is intact: to begin again must be the user's decision.
     """
     lines = []
-    for path in sorted(directory.glob("*")):
+    for path in sorted(p for p in directory.glob("*") if p.is_dir()):
         unfinished = path.name.isdigit() and not (path / MANIFEST).exists()
         if unfinished or TEMPORARY in path.name:
             shutil.rmtree(path)
             lines.append(f"{path}: removed, its save was cut short")
+    damaged: list[tuple[Path, str]] = []
     for step in reversed(steps(directory)):
-        path = directory / str(step)
         try:
-            verify(path)
-        except CheckpointError as error:
-            aside = path.with_name(f"{step}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            lines.append(f"{error}; set aside as {aside.name}, going back to the step before")
-        else:
+            verify(directory / str(step))
             break
+        except CheckpointError as error:
+            damaged.append((directory / str(step), str(error)))
+    else:
+        if damaged:
+            raise CheckpointError(f"{damaged[0][1]}; no other step is whole: restore it, or start in another --workdir")
+    for path, reason in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        lines.append(f"{reason}; set aside as {aside.name}, going back to the step before")
     return lines
-
-
-def saved_config(directory: Path) -> dict[str, Any]:
-    """The config that the newest checkpoint below `directory` was saved with."""
-    path = directory.absolute() / str(steps(directory)[-1])
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        return reader.restore(path, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
 
 
 def restore(directory: Path, abstract_state: Any) -> Restored:
@@ -187,7 +207,11 @@ def restore(directory: Path, abstract_state: Any) -> Restored:
         raise CheckpointError(
             f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
         ) from error
-    return Restored(found[-1], restored.state, restored.position["rows"], restored.config)
+    return Restored(found[-1], restored.state, Position(**restored.position), restored.config)
+
+
+def _check(files: dict[str, list[int]]) -> int:
+    return zlib.crc32(json.dumps(files, sort_keys=True).encode())
 
 
 def _fingerprint(file: Path) -> list[int]:

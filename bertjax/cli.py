@@ -1,5 +1,6 @@
 """`bertjax COMMAND`: flags -> Config -> one call. Heavy imports happen inside the commands, so that --help is quick."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from bertjax.config import Config, from_dict, to_dict
-from bertjax.errors import PREEMPTED, ConfigError, UserError
+from bertjax.errors import PREEMPTED, ConfigError, StorageError, UserError
 from bertjax.workdir import load_config
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
@@ -62,41 +63,48 @@ def _tokenizer(config: Config, args: Arguments) -> int:
     from bertjax import workdir
     from bertjax.data import corpus, tokenizer
 
-    path = workdir.tokenizer_path(workdir.make(args.workdir), config.data)
-    if path.exists():
-        print(f"{path}: exists, and stays; remove it to train another", file=sys.stderr)
-        return 0
-    texts = (sentence for document in corpus.documents(config.data) for sentence in document)
-    tokenizer.train_sentencepiece(
-        texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
-    )
+    root = workdir.make(args.workdir)
+    path = workdir.tokenizer_path(root, config.data)
+    if path.suffix != ".model":
+        raise ConfigError(
+            f"data.tokenizer = {config.data.tokenizer!r}: only SentencePiece is trained; end it in .model"
+        )
+    with workdir.locked(root):
+        if path.exists():
+            print(f"{path}: exists, and stays; remove it to train another", file=sys.stderr)
+            return 0
+        texts = (sentence for document in corpus.documents(config.data) for sentence in document)
+        tokenizer.train_sentencepiece(
+            texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
+        )
     print(f"{path}: {config.model.vocab_size} pieces", file=sys.stderr)
     return 0
 
 
 def _prepare(config: Config, args: Arguments) -> int:
     from bertjax import metrics, workdir
-    from bertjax.data import prepare, tokenizer
+    from bertjax.data import dataset, prepare, tokenizer
 
     root = workdir.make(args.workdir)
     tokenizer_path, target = workdir.tokenizer_path(root, config.data), workdir.prepared_path(root, config.data)
     digest = tokenizer.load(tokenizer_path, lower_case=config.data.lower_case).digest
-    if target.exists():
-        prepared = prepare.load(target)
-        if not prepare.matches(prepared, config.data, digest):
+    if target.is_dir() and any(target.iterdir()):
+        prepared = dataset.load(target)
+        if not dataset.matches(prepared, config.data, digest):
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
         print(f"{target}: is already prepared with these settings", file=sys.stderr)
         print(json.dumps(prepared.summary))
         return 0
     progress = metrics.Progress(0, unit=" documents", label="prepare")
-    summary = prepare.prepare(
-        config.data,
-        tokenizer_path,
-        target,
-        workers=config.data.prepare_workers,
-        progress=lambda documents, tokens: progress.reach(documents),
-    )
-    progress.close()
+    # Beside the target, which other work directories may share.
+    with contextlib.closing(progress), workdir.locked(workdir.make(target.absolute().parent)):
+        summary = prepare.prepare(
+            config.data,
+            tokenizer_path,
+            target,
+            workers=config.data.prepare_workers,
+            progress=lambda documents, tokens: progress.reach(documents),
+        )
     print(json.dumps(summary))
     return 0
 
@@ -179,6 +187,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # `bertjax ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
+        print(f"bertjax: {error.filename or 'input or output'}: {error.strerror or error}; free it", file=sys.stderr)
+        code = StorageError.exit_code
     except KeyboardInterrupt:
         print("bertjax: interrupted", file=sys.stderr)
         code = 130
@@ -204,12 +215,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _parse(command: Command, argv: list[str]) -> tuple[Config, Arguments]:
     """The validated config and the other arguments; every mistake in overrides and values is in one report."""
+    argv = _joined(argv)
     plain = [a for a in argv if not a.startswith(("--config.", "-config."))]
     overrides = [a for a in argv if a not in plain]
     flag_values, rest = _flags(plain, command)  # without a recipe that loads, nothing else can be checked
     errors, good = [], []
     if command.needs_workdir and not flag_values.workdir:
         errors.append("--workdir: is missing; name the directory of the run, --workdir=runs/NAME")
+    if "://" in flag_values.workdir:
+        errors.append(f"--workdir={flag_values.workdir}: must be a local or mounted directory")
     if rest and not command.texts:
         errors.append(f"{rest[0]}: unexpected argument; flags begin with --")
     for override in overrides:
@@ -225,7 +239,18 @@ def _parse(command: Command, argv: list[str]) -> tuple[Config, Arguments]:
         errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
-    return config, Arguments(Path(flag_values.workdir), flag_values.json, flag_values.top, rest)
+    return config, Arguments(Path(flag_values.workdir).expanduser(), flag_values.json, flag_values.top, rest)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--workdir DIR` and `--config FILE` in the form with an equals sign."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--workdir", "--config") and not word.startswith("-"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _flags(argv: list[str], command: Command) -> tuple[flags.FlagValues, list[str]]:
@@ -242,7 +267,7 @@ def _flags(argv: list[str], command: Command) -> tuple[flags.FlagValues, list[st
         if any(a.startswith("--config=") for a in argv):
             config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
         elif command.saved_config and workdirs:
-            saved = ConfigDict(to_dict(load_config(Path(workdirs[-1]))))
+            saved = ConfigDict(to_dict(load_config(Path(workdirs[-1]).expanduser())))
             config_flags.DEFINE_config_dict("config", saved, flag_values=values, sys_argv=words)
         else:
             raise ConfigError("--config: is missing; name a recipe, for example --config=configs/quickstart.py")
@@ -252,10 +277,11 @@ def _flags(argv: list[str], command: Command) -> tuple[flags.FlagValues, list[st
         raise
     except Exception as error:  # a recipe is code and may raise anything
         # The cause is the last line, even where ml_collections puts a whole traceback into the message; and overrides
-        # are tried one by one, each at the end, so the last word is the one that is wrong.
+        # are tried one by one, so the last is the one that is wrong.
         text = str(error).replace("\\n", "\n").strip() or type(error).__name__
         text = text[1:-1] if text[0] in "'\"" and text[0] == text[-1] else text
-        raise ConfigError(f"{argv[-1]}: {text.splitlines()[-1].strip()}") from error
+        named = [] if isinstance(error, flags.UnrecognizedFlagError) else [a for a in argv if a.startswith("--config")]
+        raise ConfigError(": ".join([*named[-1:], text.splitlines()[-1].strip()])) from error
     return values, rest
 
 

@@ -309,6 +309,11 @@ def _relation_errors(config: Config) -> list[str]:
             m.embedding_size <= m.hidden_size,
             f"model.embedding_size = {m.embedding_size}: must be at most model.hidden_size = {m.hidden_size}",
         ),
+        (
+            m.token_types != 1 or d.pair == "none",
+            "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
+        ),
+        (r.seed < 2**32, f"run.seed = {r.seed}: must be below 2**32, the width of JAX's seeds"),
         (not m.pair_head or m.pooler, "model.pair_head = True: needs model.pooler = True"),
         (
             config.objective.pair == 0.0 or (m.pair_head and d.pair != "none"),

@@ -16,7 +16,9 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """
     if key is None or rate == 0.0:
         return x
-    kept = round((1.0 - rate) * 2**16)
+    kept = max(1, round((1.0 - rate) * 2**16))
+    if kept == 2**16:
+        return x
     *outer, last = x.shape
     words = jax.random.bits(key, (*outer, (last + 1) // 2), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*outer, -1)[..., :last]

@@ -20,11 +20,13 @@ PEAK_TFLOPS: dict[str, float] = {
     "TPU v5": 459.0,
     "TPU v6 lite": 918.0,
     "NVIDIA A100": 312.0,
+    "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
     "NVIDIA H100": 989.0,
     "NVIDIA H200": 989.0,
     "NVIDIA B200": 2250.0,
 }
-"""Dense bf16 TFLOP/s by the beginning of JAX's device kind, as the vendors state them."""
+"""Dense bf16 TFLOP/s by the beginning of JAX's device kind, as the vendors state them; the first that fits counts."""
 
 
 def peak_tflops(device_kind: str, configured: float) -> float:
@@ -112,6 +114,10 @@ class Throughput:
 
     def __init__(self, *, flops: float, peak: float, devices: int) -> None:
         self._flops, self._peak = flops, peak * devices * 1e12
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was counted; time runs from here."""
         self._start, self._tokens, self._slots, self._wait, self._steps = time.monotonic(), 0, 0, 0.0, 0
 
     def add(self, *, tokens: int, slots: int, wait: float) -> None:
@@ -133,7 +139,7 @@ class Throughput:
             "mfu": rate * self._flops / self._peak if self._peak else None,
             "data_wait": self._wait / seconds,
         }
-        self._start, self._tokens, self._slots, self._wait, self._steps = now, 0, 0, 0.0, 0
+        self.restart()
         return values
 
 

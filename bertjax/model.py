@@ -284,7 +284,9 @@ class PairHead(nn.Module):
     @nn.compact
     def __call__(self, pooled_BKH: jax.Array) -> jax.Array:
         dense = Affine(self.config, (self.config.hidden_size, 2), ("hidden", "pair"), name="dense")
-        return linear("BKH,HC->BKC", pooled_BKH, dense()).astype(jnp.float32)
+        kernel_HC, bias_C = dense()
+        logits_BKC = jnp.einsum("BKH,HC->BKC", pooled_BKH, kernel_HC, preferred_element_type=jnp.float32)
+        return logits_BKC + bias_C.astype(jnp.float32)[None, None, :]
 
 
 class Pretrainer(nn.Module):

@@ -5,17 +5,18 @@ Shape letters: L positions of the row, P prediction slots, V vocabulary.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from bertjax import batch, checkpoint, sharding, workdir
-from bertjax.config import Config
+from bertjax.config import Config, MeshConfig
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model import apply
 from bertjax.step import abstract_state
-from bertjax.train import check_vocabulary
+from bertjax.train import check_restored, check_vocabulary
 
 MASK = "[MASK]"
 
@@ -33,20 +34,22 @@ def fill_mask(config: Config, directory: Path, texts: list[str], *, top: int) ->
 
     Raises ConfigError for a text without [MASK], with more than `data.max_predictions` of them, or longer than a row.
     """
-    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])  # whatever mesh it was trained on
     tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
     check_vocabulary(config, tokens)
     rows = [_row(config, tokens, text) for text in texts]
-    params = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh)).state.params
+    restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    check_restored(config, directory, restored, tokens)
 
     @jax.jit
-    def log_probs(row: dict[str, jax.Array]) -> jax.Array:
+    def log_probs(params: Any, row: dict[str, jax.Array]) -> jax.Array:
         return jax.nn.log_softmax(apply(config.model, params, row)["mlm_logits"][0])
 
-    return [
-        Filled(text, _best(np.asarray(log_probs(row))[: int(row["mlm_weights"].sum())], tokens, top))
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    filled = []
+    for text, row in zip(texts, rows, strict=True):
+        log_probs_PV = np.asarray(log_probs(restored.state.params, row))
+        filled.append(Filled(text, _best(log_probs_PV[row["mlm_weights"][0] > 0], tokens, top)))
+    return filled
 
 
 def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np.ndarray]:
@@ -56,7 +59,10 @@ def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np
     ids = [special.cls]
     # Encoded between the masks: a [MASK] inside a text given to the tokenizer is ordinary characters.
     for i, encoded in enumerate(tokens.encode_batch([part.strip() for part in parts])):
-        ids += ([special.mask] if i else []) + encoded.tolist()
+        glued = i > 0 and not parts[i][:1].isspace()
+        # SentencePiece begins every text with a space: "[MASK]." must not become "[MASK] ." with a piece "\u2581".
+        spurious = glued and len(encoded) > 1 and tokens.pieces[encoded[0]] == "\u2581"
+        ids += ([special.mask] if i else []) + encoded[int(spurious) :].tolist()
     ids.append(special.sep)
     masks = len(parts) - 1
     if not 1 <= masks <= config.data.max_predictions:

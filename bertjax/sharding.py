@@ -38,6 +38,9 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """The mesh over `devices` (default: all). Raises ConfigError if the axes do not multiply to the device count."""
+    if jax.process_count() > 1:
+        # Stopping, saving and reading rows are decided by one process so far.
+        raise ConfigError(f"{jax.process_count()} processes: a run has one process; start it on one host alone")
     devices = jax.devices() if devices is None else devices
     data = config.data or len(devices) // (config.fsdp * config.tensor)
     shape = (data, config.fsdp, config.tensor)

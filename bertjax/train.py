@@ -2,9 +2,11 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import jax
 import numpy as np
 
 from bertjax import checkpoint, metrics, objective, sharding, workdir
-from bertjax.config import Config
-from bertjax.data import pipeline, prepare, tokenizer
+from bertjax.config import Config, override
+from bertjax.data import dataset, pipeline, tokenizer
 from bertjax.errors import DataError, NumericError
 from bertjax.step import TrainState, abstract_state, init_state, make_eval_step, make_train_step
 
@@ -31,29 +33,32 @@ def pretrain(config: Config, directory: Path) -> bool:
     sharding.check(config, mesh)
     metrics.check_tensorboard(config)
     tokens, prepared = open_data(config, directory)
+    pipeline.check_splits(config.data, prepared, seed=config.run.seed)
     held_out = make_evaluate(config, mesh, tokens, prepared)
     saved = directory / "checkpoints"
 
     with workdir.locked(workdir.make(directory)):
         # ---- State: a fresh one, or the newest that is whole.
+        workdir.check_same_run(directory, checkpoint.saved_config(saved), config)
         for line in checkpoint.clean(saved):
-            print(line)
-        state, row = _resume(config, directory, mesh)
+            print(line, file=sys.stderr)
+        position = checkpoint.Position(0, prepared.digest, tokens.digest)
+        state, row = _resume(config, directory, mesh, position)
         start = int(state.step)
         if start >= config.run.steps:
-            print(f"{directory}: is done, at step {start} of {config.run.steps}")
+            print(f"{directory}: is done, at step {start} of {config.run.steps}", file=sys.stderr)
             return True
         workdir.save_config(directory, config)
 
         # ---- The loop.
         with (
+            _stop_signals() as stop_asked,  # first, so that it also covers the end of the last save
             closing(
                 pipeline.train_batches(config.data, prepared, tokens, seed=config.run.seed, start_row=row)
             ) as batches,
             closing(metrics.Writer(directory, config, start_step=start)) as writer,
             closing(checkpoint.Checkpoints(saved, keep=config.run.keep)) as writes,
             closing(metrics.Progress(config.run.steps, start=start, unit="step", label="pretrain")) as progress,
-            _stop_signals() as stop_asked,
         ):
             recorder = _Recorder(config, mesh, writer, progress)
             train_step = make_train_step(config, mesh)
@@ -64,24 +69,32 @@ def pretrain(config: Config, directory: Path) -> bool:
                 recorder.add(step, values, batch, waited)
                 last, stop = step == config.run.steps, stop_asked()
                 # Evaluate before the save of the same step: what is saved has all its metrics on disk.
-                if last or (_due(step, config.run.eval_every) and not stop):
+                if last or _due(step, config.run.eval_every):
                     recorder.flush()
                     recorder.write(step, {f"eval_{k}": v for k, v in held_out(state).items()})
+                    recorder.restart_clock()
                 if last or stop or _due(step, config.run.save_every):
                     recorder.flush()
-                    writes.save(step, state, position=row, config=config)
+                    writes.save(step, state, position=replace(position, rows=row), config=config)
                 if stop:
                     break
         metrics.plot(directory, unigram_loss=unigram_entropy(prepared.token_counts))
         return last
 
 
-def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, prepare.Prepared]:
+def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dataset.Prepared]:
     """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
     tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
     check_vocabulary(config, tokens)
-    prepared = prepare.load(workdir.prepared_path(directory, config.data))
+    prepared = dataset.load(workdir.prepared_path(directory, config.data))
     pipeline.check(prepared, tokens)
+    made_otherwise = prepared.settings["lower_case"] != config.data.lower_case
+    # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
+    if made_otherwise or not (config.data.prepared or dataset.matches(prepared, config.data, tokens.digest)):
+        raise DataError(
+            f"{prepared.directory}: was prepared with other data settings; restore them, name a data set with"
+            " data.prepared, or prepare this one in another --workdir"
+        )
     return tokens, prepared
 
 
@@ -95,13 +108,16 @@ def check_vocabulary(config: Config, tokens: tokenizer.Tokenizer) -> None:
 
 
 def make_evaluate(
-    config: Config, mesh: Any, tokens: tokenizer.Tokenizer, prepared: prepare.Prepared
+    config: Config, mesh: Any, tokens: tokenizer.Tokenizer, prepared: dataset.Prepared
 ) -> Callable[[TrainState], dict[str, float]]:
     """A function of the state: loss and accuracy of each term on held-out documents, and `unigram_loss`.
 
     `unigram_loss` is the loss of a model that knows only how often each token occurs in the training documents, on the
     same masked labels: what a model must beat to have learnt anything from context.
     """
+    # In batches of a microbatch's size: what fits into memory for training fits here.
+    rows = config.data.batch_size // config.optim.accumulate
+    config = override(config, data={"batch_size": rows}, optim={"accumulate": 1})
     eval_step = make_eval_step(config, mesh)
     log_probs_V = unigram_log_probs(prepared.token_counts)
 
@@ -137,23 +153,38 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     sharding.check(config, mesh)
     tokens, prepared = open_data(config, directory)
     restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    check_restored(config, directory, restored, tokens)
     result = make_evaluate(config, mesh, tokens, prepared)(restored.state)
     rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if "tokens_per_second" in x]
     speed = float(np.median(rates)) if rates else None
     return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}
 
 
-def _resume(config: Config, directory: Path, mesh: Any) -> tuple[TrainState, int]:
+def check_restored(config: Config, directory: Path, restored: checkpoint.Restored, tokens: tokenizer.Tokenizer) -> None:
+    """Raise an error if a checkpoint was trained with another model or another tokenizer."""
+    workdir.check_same_run(directory, restored.config, config, sections=("model",))
+    if restored.position.tokenizer != tokens.digest:
+        raise DataError(
+            f"data.tokenizer: {tokens.digest[:8]} is not {restored.position.tokenizer[:8]}, with which the run in"
+            f" {directory} was trained; name that one"
+        )
+
+
+def _resume(config: Config, directory: Path, mesh: Any, position: checkpoint.Position) -> tuple[TrainState, int]:
     """The state to start from and the number of rows it has seen."""
-    found = checkpoint.steps(directory / "checkpoints")
-    if not found:
+    if not checkpoint.steps(directory / "checkpoints"):
         return init_state(config, mesh), 0
-    workdir.check_same_run(directory, checkpoint.saved_config(directory / "checkpoints"), config)
     restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
-    print(f"{directory}: goes on from step {restored.step}")
+    if restored.position != replace(position, rows=restored.position.rows):
+        raise DataError(
+            f"{workdir.prepared_path(directory, config.data)}: is not the data set, or has not the tokenizer, that the"
+            f" run in {directory} was trained on; restore it, or start in another --workdir"
+        )
+    print(f"{directory}: goes on from step {restored.step}", file=sys.stderr)
     if restored.config["run"]["steps"] != config.run.steps:
-        print(f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}")
-    return restored.state, restored.position
+        end = f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}"
+        print(end, file=sys.stderr)
+    return restored.state, restored.position.rows
 
 
 class _Recorder:
@@ -165,6 +196,7 @@ class _Recorder:
         self._rates = metrics.Throughput(flops=flops, peak=peak, devices=mesh.size)
         self._run, self._writer, self._progress = config.run, writer, progress
         self._pending: tuple[int, Any] | None = None
+        self._settled = 0
 
     def add(self, step: int, values: Any, batch: Batch, waited: float) -> None:
         """Take the metrics of `step`, still being computed, and settle those of the step before."""
@@ -185,8 +217,15 @@ class _Recorder:
                 " checkpoint is intact: lower optim.lr or set optim.clip_norm, and start in another --workdir"
             )
         self._progress.advance()
+        self._settled += 1
+        if self._settled == 1:
+            self.restart_clock()  # the first step compiled
         if _due(step, self._run.log_every) or step == self._run.steps:
             self.write(step, values | self._rates.take())
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last line, spent on something else than steps, out of the rates."""
+        self._rates.restart()
 
     def write(self, step: int, values: dict[str, float | None]) -> None:
         """Record values and show them."""

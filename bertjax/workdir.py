@@ -28,18 +28,18 @@ MAY_CHANGE = {
     "mesh": ("data", "fsdp", "tensor"),
     "run": ("steps", "log_every", "eval_every", "eval_rows", "save_every", "keep", "tensorboard", "peak_tflops"),
 }
-"""Fields of a run that may differ when it goes on: they do not decide what is computed, or (the data set itself) are
-checked by what they hold. `run.steps` moves the end of the learning-rate schedule, so it is said when it changes."""
+"""Fields of a run that may differ when it goes on: they do not decide what is computed, or (tokenizer and data set) are
+checked by their digests. `run.steps` moves the end of the learning-rate schedule, so it is said when it changes."""
 
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
     """The tokenizer file of this run."""
-    return Path(data.tokenizer) if data.tokenizer else workdir / "tokenizer" / "spiece.model"
+    return Path(data.tokenizer).expanduser() if data.tokenizer else workdir / "tokenizer" / "spiece.model"
 
 
 def prepared_path(workdir: Path, data: DataConfig) -> Path:
     """The prepared data set of this run."""
-    return Path(data.prepared) if data.prepared else workdir / "data"
+    return Path(data.prepared).expanduser() if data.prepared else workdir / "data"
 
 
 def make(workdir: Path) -> Path:
@@ -63,10 +63,10 @@ def locked(workdir: Path) -> Iterator[None]:
     with (workdir / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             raise StorageError(
-                f"--workdir={workdir}: in use by {file.read().strip()}; stop it, or name another"
+                f"{workdir}: in use by {file.read().strip()}; stop it, or name another directory"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -92,10 +92,12 @@ def save_config(workdir: Path, config: Config) -> None:
     temporary.replace(workdir / CONFIG)
 
 
-def check_same_run(workdir: Path, saved: dict[str, Any], config: Config) -> None:
-    """Raise ConfigError listing the fields that a run cannot change half-way."""
+def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sections: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError listing the fields, of these sections or of all, that a run cannot change half-way."""
     errors = []
     for section, fields in to_dict(config).items():
+        if sections and section not in sections:
+            continue
         for name, value in fields.items():
             before = saved.get(section, {}).get(name, value)
             if before != value and name not in MAY_CHANGE.get(section, ()):

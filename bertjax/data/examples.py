@@ -22,7 +22,7 @@ import numpy as np
 from bertjax.errors import DataError
 
 if TYPE_CHECKING:
-    from bertjax.data.prepare import Split
+    from bertjax.data.dataset import Split
     from bertjax.data.tokenizer import Special
 
 _BLOCK = 1 << 20  # pieces whose successors `plan` holds as Python integers at a time: about 40 MB

@@ -1,7 +1,8 @@
 """Masking: which tokens of an example the model must predict, and what it sees in their place.
 
 Drawn while the batch is built, so that an example has other masks in every epoch. After BERT's
-`create_masked_lm_predictions`, except that a random replacement is never a special token.
+`create_masked_lm_predictions`, except that a random replacement is never a special token, and that an unknown word
+([UNK]) is not asked for.
 
 Shape letters: n tokens of one example, k of them chosen.
 """

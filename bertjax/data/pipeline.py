@@ -22,7 +22,7 @@ from bertjax.data.masking import Masked, mask_tokens
 from bertjax.errors import DataError
 
 if TYPE_CHECKING:
-    from bertjax.data.prepare import Prepared, Split
+    from bertjax.data.dataset import Prepared, Split
     from bertjax.data.tokenizer import Special, Tokenizer
 
 Row = dict[str, np.ndarray]
@@ -68,6 +68,18 @@ def eval_batches(
     padding = _padding(data, tokenizer.special)
     full = -(-len(examples) // data.batch_size) * data.batch_size
     return _batches(data, grain.MapDataset.range(full).map(lambda r: examples[r] if r < len(examples) else padding))
+
+
+def check_splits(data: DataConfig, prepared: Prepared, *, seed: int) -> None:
+    """Raises DataError, naming the split, if one of them gives no example: better now than at the first evaluation."""
+    for split in (prepared.train, prepared.validation):
+        try:
+            examples = num_examples(data, split, seed=seed)
+        except DataError as error:
+            raise DataError(f"{prepared.directory}, {split.name} split: {error}") from None
+        if not examples:
+            fix = "raise data.holdout" if split is prepared.validation else "name a larger corpus or lower data.holdout"
+            raise DataError(f"{prepared.directory}: the {split.name} split has no text; {fix} and prepare it again")
 
 
 def num_examples(data: DataConfig, split: Split, *, seed: int) -> int:

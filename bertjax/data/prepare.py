@@ -1,9 +1,4 @@
-"""Documents -> a tokenised TFDS data set of ArrayRecord shards, and its opening.
-
-One record is one document: its tokens and the lengths of its sentences. Beside the shards lie TFDS's own metadata, so
-that `tfds.builder_from_directory` opens the directory without TensorFlow, `index.npz` with all sentence lengths, so
-that examples can be planned without reading the shards, and `bertjax.json` with what the data set was made from.
-"""
+"""Documents -> a prepared data set (`bertjax.data.dataset`): tokenised in parallel, written whole or not at all."""
 
 import hashlib
 import json
@@ -12,92 +7,25 @@ import os
 import shutil
 import signal
 import threading
-import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
-from tensorflow_datasets.proto import tf_example_pb2
 
 from bertjax.config import DataConfig
 from bertjax.data import corpus, tokenizer
+from bertjax.data.dataset import FORMAT_VERSION, SPLITS, features_of, one_line, settings, token_dtype
 from bertjax.errors import DataError, StorageError
-
-FORMAT_VERSION = 1
-SPLITS = ("train", "validation")
 
 _UNIT_DOCUMENTS = 1000
 _UNIT_CHARACTERS = 4_000_000
-
-
-class Records:
-    """The documents of a split: `records[i]` is the dict that TFDS decodes, in a fifth of TFDS's time.
-
-    Safe for threads. Raises DataError that names the shard, which the errors of ArrayRecord do not.
-    """
-
-    def __init__(self, source: Any, shards: list[Path], ends: np.ndarray, dtype: Any) -> None:
-        self._source, self._shards, self._ends, self._dtype = source, shards, ends, dtype
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, document: int) -> dict[str, np.ndarray]:
-        """{"tokens": uint16 or int32 [n], "sentence_lengths": int32 [sentences]}, read-only."""
-        if not 0 <= document < len(self):
-            raise IndexError(document)
-        try:
-            features = tf_example_pb2.Example.FromString(self._source.data_source[document]).features.feature
-            return {
-                "tokens": np.frombuffer(features["tokens"].bytes_list.value[0], self._dtype),
-                "sentence_lengths": np.frombuffer(features["sentence_lengths"].bytes_list.value[0], np.int32),
-            }
-        except Exception as error:  # ArrayRecord and protobuf raise several kinds, none of which names the file
-            shard = self._shards[int(np.searchsorted(self._ends, document, side="right"))]
-            raise DataError(_damaged(shard, error)) from error
-
-
-@dataclass(frozen=True)
-class Split:
-    """The documents of one split: `source[i]` is document i, whose sentences the index describes without reading it."""
-
-    name: str
-    source: Any  # sequence of {"tokens", "sentence_lengths"}
-    document_offsets: np.ndarray  # int64 [documents + 1], where each document begins in sentence_lengths
-    sentence_lengths: np.ndarray  # int32 [sentences], in tokens, at least 1
-
-    def tokens(self, document: int) -> np.ndarray:
-        """int32 [n], the sentences of a document one after the other. Safe for threads."""
-        tokens = self.source[document]["tokens"].astype(np.int32)
-        start, end = self.document_offsets[document : document + 2]
-        if tokens.size != self.sentence_lengths[start:end].sum():
-            fix = "delete the data set and run `bertjax prepare` again"
-            raise DataError(f"index.npz: does not fit the {self.name} shards at document {document}; {fix}")
-        return tokens
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared data set, opened."""
-
-    directory: Path
-    vocab_size: int
-    tokenizer_digest: str
-    token_counts: np.ndarray  # int64 [vocab_size], of the train split
-    summary: dict  # what `prepare` returned
-    train: Split
-    validation: Split
-
-
-# Writing -----------------------------------------------------------------------------------------------------------
 
 
 def prepare(
@@ -139,7 +67,7 @@ def prepare(
         skipped = {name: counts[name] for name in ("empty_documents", "unparsable_files")}
         summary = _summary(shards) | skipped | {"dropped_documents": totals["dropped_documents"]}
         metadata = {"format_version": FORMAT_VERSION, "tokenizer_digest": vocabulary.digest, "summary": summary}
-        metadata |= {"vocab_size": vocabulary.vocab_size, "settings": _settings(data, vocabulary.digest)}
+        metadata |= {"vocab_size": vocabulary.vocab_size, "settings": settings(data, vocabulary.digest)}
         _finish(partial, shards, token_counts, metadata)
         os.replace(partial, directory)  # works on an empty directory, too
     except OSError as error:
@@ -149,17 +77,6 @@ def prepare(
         fix = "as happens when memory runs out; use fewer"
         raise StorageError(f"data.prepare_workers = {workers}: a worker was killed, {fix}") from None
     return summary
-
-
-def _settings(data: DataConfig, digest: str) -> dict:
-    """What the content of a prepared data set depends on."""
-    chosen = {name: getattr(data, name) for name in ("source", "format", "text_field", "lower_case", "holdout")}
-    return chosen | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
-
-
-def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool:
-    """Whether `prepared` was made with these settings and tokenizer. Files that changed since are not noticed."""
-    return _metadata(prepared.directory)["settings"] == _settings(data, tokenizer_digest)
 
 
 def _split_of(document: int, holdout: float) -> str:
@@ -250,20 +167,8 @@ def _work(unit: list[list[str]], path: Path) -> tuple[_Shard, np.ndarray]:
     return _write_shard(_worker_tokenizer, unit, path)
 
 
-def _token_dtype(vocab_size: int) -> Any:
-    return np.uint16 if vocab_size <= 2**16 else np.int32
-
-
-def _features(vocab_size: int) -> Any:
-    dtypes = {"tokens": _token_dtype(vocab_size), "sentence_lengths": np.int32}
-    vectors = {
-        name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes.items()
-    }
-    return tfds.features.FeaturesDict(vectors)
-
-
 def _write_shard(vocabulary: tokenizer.Tokenizer, unit: list[list[str]], path: Path) -> tuple[_Shard, np.ndarray]:
-    features = _features(vocabulary.vocab_size)
+    features = features_of(vocabulary.vocab_size)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     lengths: list[np.ndarray] = []
     token_counts = np.zeros(vocabulary.vocab_size, np.int64)
@@ -276,7 +181,7 @@ def _write_shard(vocabulary: tokenizer.Tokenizer, unit: list[list[str]], path: P
                 continue
             tokens = np.concatenate(encoded)
             lengths.append(np.array([ids.size for ids in encoded], np.int32))
-            example = {"tokens": tokens.astype(_token_dtype(vocabulary.vocab_size)), "sentence_lengths": lengths[-1]}
+            example = {"tokens": tokens.astype(token_dtype(vocabulary.vocab_size)), "sentence_lengths": lengths[-1]}
             # Deterministic, because protobuf otherwise orders a map differently in each process.
             record = serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
             writer.write(record)
@@ -286,7 +191,7 @@ def _write_shard(vocabulary: tokenizer.Tokenizer, unit: list[list[str]], path: P
         if not lengths:
             path.unlink()
     except RuntimeError as error:
-        raise StorageError(f"{path}: cannot be written ({_one_line(error)}); check the disk") from error
+        raise StorageError(f"{path}: cannot be written ({one_line(error)}); check the disk") from error
     counts = np.array([part.size for part in lengths], np.int64)
     all_lengths = np.concatenate([np.zeros(0, np.int32), *lengths])
     return _Shard(path, len(unit) - len(lengths), record_bytes, counts, all_lengths), token_counts
@@ -319,7 +224,7 @@ def _finish(folder: Path, shards: dict[str, list[_Shard]], token_counts: np.ndar
         if parts:
             documents, size = [shard.documents for shard in parts], sum(shard.record_bytes for shard in parts)
             splits.append(tfds.core.SplitInfo(name, documents, size, filename_template=template.replace(split=name)))
-    features, version = _features(metadata["vocab_size"]), f"{FORMAT_VERSION}.0.0"
+    features, version = features_of(metadata["vocab_size"]), f"{FORMAT_VERSION}.0.0"
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
         features=features,
@@ -330,70 +235,3 @@ def _finish(folder: Path, shards: dict[str, list[_Shard]], token_counts: np.ndar
     )
     np.savez(folder / "index.npz", allow_pickle=False, **index)
     (folder / "bertjax.json").write_text(json.dumps(metadata | {"shards": sizes}, indent=2) + "\n", encoding="utf-8")
-
-
-# Opening -----------------------------------------------------------------------------------------------------------
-
-
-def load(directory: Path) -> Prepared:
-    """Open a prepared data set: reads the index, checks that each shard is there and whole, reads no shard.
-
-    Raises DataError for a directory that is missing or of another format version, and for a file that is damaged.
-    """
-    directory = Path(directory)
-    metadata = _metadata(directory)
-    for name, size in metadata["shards"].items():
-        path = directory / name
-        if not path.is_file() or path.stat().st_size != size:
-            found = f"{path.stat().st_size} bytes instead of {size}" if path.is_file() else "missing"
-            raise DataError(_damaged(path, found))
-    try:
-        with open(directory / "index.npz", "rb") as file:  # np.load leaves a damaged file open
-            index = dict(np.load(file, allow_pickle=False))
-        token_counts = index["token_counts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(_damaged(directory / "index.npz", error)) from error
-    try:
-        builder = tfds.builder_from_directory(directory)
-        train, validation = (_split(name, builder, index, metadata["vocab_size"]) for name in SPLITS)
-    except Exception as error:  # TFDS raises many kinds on damaged metadata
-        raise DataError(_damaged(directory / "dataset_info.json", error)) from error
-    vocab_size, digest, summary = metadata["vocab_size"], metadata["tokenizer_digest"], metadata["summary"]
-    return Prepared(directory, vocab_size, digest, token_counts, summary, train, validation)
-
-
-def _split(name: str, builder: Any, index: dict[str, np.ndarray], vocab_size: int) -> Split:
-    present = name in builder.info.splits  # TFDS has no empty splits
-    records = Records(
-        builder.as_data_source(name) if present else None,
-        [Path(path) for path in builder.info.splits[name].filepaths] if present else [],
-        np.cumsum(builder.info.splits[name].shard_lengths if present else [], dtype=np.int64),
-        _token_dtype(vocab_size),
-    )
-    return Split(name, records, index[f"{name}_document_offsets"], index[f"{name}_sentence_lengths"])
-
-
-def _metadata(directory: Path) -> dict:
-    path = directory / "bertjax.json"
-    if not path.is_file():
-        raise DataError(f"{directory}: no prepared data set; run `bertjax prepare`")
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        version = metadata["format_version"]
-        missing = {"tokenizer_digest", "vocab_size", "settings", "summary", "shards"} - metadata.keys()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(_damaged(path, error)) from error
-    if version != FORMAT_VERSION:
-        fix = f"this bertjax reads {FORMAT_VERSION}; delete {directory} and run `bertjax prepare` again"
-        raise DataError(f"{path}: format_version = {version!r}, {fix}")
-    if missing:
-        raise DataError(_damaged(path, f"no {', '.join(sorted(missing))}"))
-    return metadata
-
-
-def _damaged(path: Path, problem: object) -> str:
-    return f"{path}: missing or damaged ({_one_line(problem)}); delete {path.parent} and run `bertjax prepare` again"
-
-
-def _one_line(problem: object) -> str:
-    return " ".join(str(problem).split())[:200] or type(problem).__name__

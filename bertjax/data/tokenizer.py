@@ -59,7 +59,7 @@ def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
     try:
         content = path.read_bytes()
     except OSError as error:
-        fix = "train one with `bertjax prepare` or name a .model or .txt file"
+        fix = "train one with `bertjax tokenizer` or name a .model or .txt file"
         raise DataError(f"data.tokenizer = {str(path)!r}: cannot be read ({error.strerror}); {fix}") from None
     if not content.strip():  # SentencePiece would load it without a word
         raise DataError(f"data.tokenizer = {str(path)!r}: the file is empty; copy or train it again")

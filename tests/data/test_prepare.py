@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bertjax.config import DataConfig
-from bertjax.data import corpus, prepare, tokenizer
+from bertjax.data import corpus, dataset, prepare, tokenizer
 from bertjax.errors import DataError, StorageError
 
 DOCUMENTS = 1300  # more than a unit of 1,000 documents
@@ -56,7 +56,7 @@ def test_files_are_the_same_for_any_number_of_workers(made, tmp_path):
 
 def test_tfds_reads_what_the_index_describes(made):
     directory = made[2]
-    loaded = prepare.load(directory)
+    loaded = dataset.load(directory)
     builder = tfds.builder_from_directory(directory)
     for split in (loaded.train, loaded.validation):
         source = builder.as_data_source(split.name)
@@ -71,7 +71,7 @@ def test_tfds_reads_what_the_index_describes(made):
 
 
 def test_every_document_is_in_one_split(made):
-    loaded = prepare.load(made[2])
+    loaded = dataset.load(made[2])
     numbers = [[number(split, i) for i in range(len(split.source))] for split in (loaded.train, loaded.validation)]
     assert sorted(numbers[0] + numbers[1]) == list(range(DOCUMENTS))
     assert all(part == sorted(part) for part in numbers)
@@ -79,7 +79,7 @@ def test_every_document_is_in_one_split(made):
 
 
 def test_tokens_and_summary_count_the_train_split(made):
-    loaded = prepare.load(made[2])
+    loaded = dataset.load(made[2])
     tokens = np.concatenate([loaded.train.tokens(i) for i in range(len(loaded.train.source))])
     np.testing.assert_array_equal(loaded.token_counts, np.bincount(tokens, minlength=len(PIECES)))
     assert loaded.summary["splits"]["train"]["tokens"] == tokens.size == loaded.train.sentence_lengths.sum()
@@ -92,7 +92,7 @@ def test_small_corpora_and_documents_without_tokens(made, tmp_path, documents, h
     (tmp_path / "x.txt").write_text("The cat.\n\n" * documents + "\u0000\u0001\n")  # cleaned to nothing
     data = DataConfig(source=str(tmp_path / "x.txt"), holdout=holdout)
     summary = prepare.prepare(data, made[1], tmp_path / "data", workers=1)
-    loaded = prepare.load(tmp_path / "data")
+    loaded = dataset.load(tmp_path / "data")
     assert (len(loaded.train.source), len(loaded.validation.source)) == expected
     assert summary == loaded.summary
     assert len(list((tmp_path / "data").glob("*-0*"))) == sum(count > 0 for count in expected)
@@ -104,18 +104,18 @@ def test_a_large_vocabulary_and_a_long_sentence(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"text": "a69999 " * 70_000}) + "\n")
     data = DataConfig(source=str(tmp_path / "x.jsonl"), holdout=0.0)
     prepare.prepare(data, tmp_path / "vocab.txt", tmp_path / "data", workers=1)
-    loaded = prepare.load(tmp_path / "data")
+    loaded = dataset.load(tmp_path / "data")
     assert loaded.train.tokens(0).tolist() == [len(PIECES) + 69_999] * 70_000
     assert tfds.builder_from_directory(tmp_path / "data").as_data_source("train")[0]["tokens"].dtype == np.int32
 
 
 def test_matches_compares_settings_and_tokenizer(made):
     data, vocabulary, directory = made
-    loaded, digest = prepare.load(directory), tokenizer.load(vocabulary, lower_case=True).digest
-    assert prepare.matches(loaded, replace(data, batch_size=3, prepare_workers=9), digest)
-    assert not prepare.matches(loaded, data, "0" * 64)
+    loaded, digest = dataset.load(directory), tokenizer.load(vocabulary, lower_case=True).digest
+    assert dataset.matches(loaded, replace(data, batch_size=3, prepare_workers=9), digest)
+    assert not dataset.matches(loaded, data, "0" * 64)
     changes = {"source": "builtin", "format": "auto", "text_field": "x", "lower_case": False, "holdout": 0.2}
-    assert not any(prepare.matches(loaded, replace(data, **{name: value}), digest) for name, value in changes.items())
+    assert not any(dataset.matches(loaded, replace(data, **{name: value}), digest) for name, value in changes.items())
 
 
 def test_a_damaged_shard_is_named(copy):
@@ -123,21 +123,21 @@ def test_a_damaged_shard_is_named(copy):
     content = bytearray(shard.read_bytes())
     content[:] = bytes(byte ^ 0x55 for byte in content)
     shard.write_bytes(content)  # of the right size, so that only reading finds it
-    split = prepare.load(copy).train
+    split = dataset.load(copy).train
     assert number(split, 0) == 0
     with pytest.raises(DataError, match=shard.name):
         split.tokens(1000)  # its first record
     for change in (lambda: shard.write_bytes(content[:-100]), shard.unlink):
         change()
         with pytest.raises(DataError, match=shard.name):
-            prepare.load(copy)
+            dataset.load(copy)
 
 
 @pytest.mark.parametrize("name", ["index.npz", "bertjax.json", "dataset_info.json"])
 def test_other_damaged_files_are_named(copy, name):
     (copy / name).write_bytes((copy / name).read_bytes()[:-40])
     with pytest.raises(DataError, match=name) as caught:
-        prepare.load(copy)
+        dataset.load(copy)
     assert "\n" not in str(caught.value)
 
 
@@ -147,20 +147,27 @@ def test_an_index_of_other_shards_is_refused(copy):
     index["train_sentence_lengths"][0] += 1
     np.savez(copy / "index.npz", **index)
     with pytest.raises(DataError, match="index.npz"):
-        prepare.load(copy).train.tokens(0)
+        dataset.load(copy).train.tokens(0)
+
+
+def test_metadata_cannot_name_code_to_import(copy):
+    features = (copy / "features.json").read_text()
+    (copy / "features.json").write_text(features.replace("tensor_feature.Tensor", "text_feature.Text", 1))
+    with pytest.raises(DataError, match="other classes"):
+        dataset.load(copy)
 
 
 def test_missing_directory_and_other_version(copy):
     with pytest.raises(DataError, match="bertjax prepare"):
-        prepare.load(copy / "nothing")
+        dataset.load(copy / "nothing")
     metadata = json.loads((copy / "bertjax.json").read_text())
     (copy / "bertjax.json").write_text(json.dumps(metadata | {"format_version": 0}))
     with pytest.raises(DataError, match="format_version = 0"):
-        prepare.load(copy)
+        dataset.load(copy)
 
 
 def test_threads_read_the_same_tokens(made):
-    split = prepare.load(made[2]).train
+    split = dataset.load(made[2]).train
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda i: number(split, i % 500), range(2000)))
     assert found == [number(split, i) for i in range(500)] * 4
@@ -186,7 +193,7 @@ def test_nothing_half_written_takes_the_place_of_a_data_set(made, tmp_path, monk
     (tmp_path / "data.partial" / "stray").write_text("")
     seen = []
     prepare.prepare(data, vocabulary, tmp_path / "data", workers=1, progress=lambda *totals: seen.append(totals))
-    summary = prepare.load(tmp_path / "data").summary
+    summary = dataset.load(tmp_path / "data").summary
     assert seen[-1] == (summary["documents"], summary["tokens"])
     assert len(list((tmp_path / "data").iterdir())) == len(list(directory.iterdir()))
 
@@ -195,8 +202,8 @@ def test_data_modules_import_neither_jax_nor_tensorflow(made):
     code = f"""
 import sys
 from pathlib import Path
-from bertjax.data import prepare
-prepare.load(Path({str(made[2])!r})).train.tokens(0)
+from bertjax.data import dataset
+dataset.load(Path({str(made[2])!r})).train.tokens(0)
 assert not {{"jax", "tensorflow"}} & set(sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
