@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class Arguments:
     workdir: Path
     json: bool
     top: int
+    peer: str
+    repeats: int
     texts: list[str]
 
 
@@ -136,11 +139,33 @@ def _fill_mask(config: Config, args: Arguments) -> int:
     return 0
 
 
+def _bench(config: Config, args: Arguments) -> int:
+    from bertjax.bench import bench
+
+    result = bench(config, peer=args.peer, repeats=args.repeats)
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    for side in ("bertjax", "torch"):
+        if side in result:
+            numbers = "  ".join(f"{name} {value:,.3f}" for name, value in result[side].items())
+            print(f"{side:<8} {numbers}")
+    if "ratio" in result:
+        print(f"bertjax is {result['ratio']:.3f} times as fast, median of {args.repeats} pairs")
+    return 0
+
+
 COMMANDS = {
     "info": Command(
         _info,
         "parameters by part, FLOPs per token, memory",
         "From shapes alone, in a second or two at any size. --json prints one object.",
+        needs_workdir=False,
+    ),
+    "bench": Command(
+        _bench,
+        "time a training step on synthetic batches",
+        "--repeats=N steps are timed; --peer=torch times Hugging Face's BERT in turn with it (needs the [hf] extra).",
         needs_workdir=False,
     ),
     "tokenizer": Command(
@@ -178,6 +203,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point: parse, run, exit."""
     arguments = sys.argv[1:] if argv is None else argv
+    # Orbax logs a failed save with its traceback, and then raises it: it is told once, as a line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -239,7 +266,9 @@ def _parse(command: Command, argv: list[str]) -> tuple[Config, Arguments]:
         errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
-    return config, Arguments(Path(flag_values.workdir).expanduser(), flag_values.json, flag_values.top, rest)
+    workdir = Path(flag_values.workdir).expanduser()
+    v = flag_values
+    return config, Arguments(workdir, json=v.json, top=v.top, peer=v.peer, repeats=v.repeats, texts=rest)
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -260,6 +289,8 @@ def _flags(argv: list[str], command: Command) -> tuple[flags.FlagValues, list[st
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
     flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=values)
+    flags.DEFINE_enum("peer", "", ["", "torch"], "Model to time in turn.", flag_values=values)
+    flags.DEFINE_integer("repeats", 10, "Steps to time.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("top", 5, "Choices for each [MASK].", lower_bound=1, flag_values=values)
     words = ["bertjax", *argv]
     workdirs = [a.split("=", 1)[1] for a in argv if a.startswith("--workdir=")]

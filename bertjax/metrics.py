@@ -1,6 +1,7 @@
 """What a run shows: metrics.jsonl (always), TensorBoard (if asked), progress, throughput, FLOPs and MFU, curves.png."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -128,17 +129,20 @@ class Throughput:
         self._steps += 1
 
     def take(self) -> dict[str, float | None]:
-        """Rates since the last call. MFU counts real tokens; None where the peak of the device is not known."""
-        now = time.monotonic()
-        seconds = max(now - self._start, 1e-9)
+        """Rates since the last call. MFU counts real tokens; None where the peak of the device is not known.
+
+        All are None if no step has been counted, as when the only one was that which compiled.
+        """
+        seconds = max(time.monotonic() - self._start, 1e-9) if self._steps else math.nan
         rate = self._tokens / seconds
         values: dict[str, float | None] = {
             "tokens_per_second": rate,
             "slots_per_second": self._slots / seconds,
             "steps_per_second": self._steps / seconds,
-            "mfu": rate * self._flops / self._peak if self._peak else None,
+            "mfu": rate * self._flops / self._peak if self._peak else math.nan,
             "data_wait": self._wait / seconds,
         }
+        values = {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
         self.restart()
         return values
 

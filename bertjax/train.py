@@ -88,13 +88,16 @@ def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dat
     check_vocabulary(config, tokens)
     prepared = dataset.load(workdir.prepared_path(directory, config.data))
     pipeline.check(prepared, tokens)
-    made_otherwise = prepared.settings["lower_case"] != config.data.lower_case
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
-    if made_otherwise or not (config.data.prepared or dataset.matches(prepared, config.data, tokens.digest)):
-        raise DataError(
-            f"{prepared.directory}: was prepared with other data settings; restore them, name a data set with"
-            " data.prepared, or prepare this one in another --workdir"
-        )
+    told = ("lower_case",) if config.data.prepared else ("source", "format", "text_field", "lower_case", "holdout")
+    errors = [
+        f"data.{name} = {getattr(config.data, name)!r}: {prepared.directory} was prepared with"
+        f" {prepared.settings[name]!r}; say that, or prepare another data set"
+        for name in told
+        if getattr(config.data, name) != prepared.settings[name]
+    ]
+    if errors:
+        raise DataError("\n".join(errors))
     return tokens, prepared
 
 
@@ -155,7 +158,7 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
     check_restored(config, directory, restored, tokens)
     result = make_evaluate(config, mesh, tokens, prepared)(restored.state)
-    rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if "tokens_per_second" in x]
+    rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
     speed = float(np.median(rates)) if rates else None
     return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}
 

@@ -7,4 +7,5 @@ environment "[dev]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/pytest "$@"
+# Two processes, a file in one of them: tests of a file share what they compiled.
+.venv/bin/pytest -n 2 --dist loadfile "$@"

@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "data.prepare", "data.examples"},
     {"data.pipeline"},
     {"step", "checkpoint", "metrics", "workdir"},
-    {"info", "train"},
+    {"info", "train", "bench"},
     {"predict"},
     {"cli"},
 ]

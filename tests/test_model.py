@@ -1,6 +1,7 @@
 """`bertjax.model` against an independent NumPy model, and against itself in its other forms."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -30,16 +31,19 @@ KINDS = {
 }
 
 
+@functools.cache
 def make(kind, **changes):
-    objective_ = {"pair": 0.0} if kind == "distilbert" else {}
-    config = tiny(model={**KINDS[kind], **changes}, objective=objective_)
+    """Config, batch and random parameters; LayerNorms too, since a wrong use of scale 1 and bias 0 would not show."""
+    config = tiny(model={**KINDS[kind], **changes}, objective={"pair": 0.0} if kind == "distilbert" else {})
     batch = random_batch(config)
-    params = nn.meta.unbox(jax.jit(Pretrainer(config.model).init)(jax.random.key(1), batch))["params"]
-    # LayerNorm scales and biases start at 1 and 0, where a wrong use of them would not show.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return config, batch, jax.tree.unflatten(tree, leaves)
+    shapes = nn.meta.unbox(jax.eval_shape(Pretrainer(config.model).init, jax.random.key(0), batch))["params"]
+    rng = np.random.default_rng(0)
+
+    def draw(path, x):
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return (centre + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
+
+    return config, batch, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,6 +91,7 @@ def test_every_layer_and_part_draws_its_own_dropout():
 def test_padding_and_neighbours_change_nothing(kind):
     """[A, padding] equals [A | B] packed at A, whatever the padding holds: exactly, not nearly."""
     config, batch, params = make(kind)
+    batch = {name: array.copy() for name, array in batch.items()}
     apply = jax.jit(Pretrainer(config.model).apply)
     length = config.data.seq_len // 2
     batch["segments"][:, :length], batch["segments"][:, length:] = 1, 0

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def assert_same_run(config, one, other):
     assert log(one) == log(other)
     (step, position, state), (other_step, other_position, other_state) = (final_state(config, d) for d in (one, other))
     assert (step, position) == (other_step, other_position)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8)), state, other_state)
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.tobytes(), b.tobytes()), state, other_state)
 
 
 def test_a_run_leaves_what_it_promises(trained):
@@ -246,8 +247,8 @@ def test_other_data_half_way_are_refused(inputs, trained, corpus_file, tmp_path)
 def test_a_run_trains_on_the_source_it_names(inputs, tmp_path):
     """WORKDIR/data was made from another source, or in another case: refused, not silently used."""
     prepare.prepare(tiny(data=inputs).data, Path(inputs["tokenizer"]), tmp_path / "run" / "data", workers=1)
-    for changes in ({"source": "elsewhere.txt"}, {"lower_case": False}):
-        with pytest.raises(DataError, match="other data settings"):
+    for changes, named in (({"source": "else.txt"}, "data.source = 'else.txt'"), ({"lower_case": False}, "lower_case")):
+        with pytest.raises(DataError, match=named):
             train.pretrain(tiny(data=inputs | {"prepared": ""} | changes), tmp_path / "run")
 
 
@@ -308,6 +309,7 @@ def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    last = run.stderr.strip().splitlines()[-1]
-    assert run.returncode == 7 and "could not be written" in last and "Traceback" not in run.stderr, run.stderr
+    # TensorStore's own threads may complain around it; the line that tells the user what to do is ours.
+    assert run.returncode == 7
+    assert re.search(r"bertjax: .*/checkpoints/4: the checkpoint could not be written.*free the disk", run.stderr)
     assert final_state(config, Path(tmp_path / "run"))[0] == 3

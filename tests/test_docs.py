@@ -1,0 +1,90 @@
+"""The commands of the README and of docs/ are run as they stand, on a small corpus and with small numbers."""
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+SMALL = {
+    "tokenizer": ["--config.model.vocab_size=300"],
+    "prepare": ["--config.data.holdout=0.2", "--config.data.prepare_workers=1"],
+    "pretrain": [
+        "--config.model.vocab_size=300",
+        "--config.data.holdout=0.2",
+        "--config.data.batch_size=4",
+        "--config.data.seq_len=32",
+        "--config.data.max_predictions=5",
+        "--config.model.num_layers=2",
+        "--config.model.hidden_size=32",
+        "--config.model.embedding_size=32",
+        "--config.model.num_heads=2",
+        "--config.model.ffn_size=32",
+        "--config.run.steps=2",
+        "--config.optim.warmup_steps=1",
+        "--config.run.eval_rows=4",
+    ],
+    "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
+}
+"""What is added to each command to make it small."""
+
+
+def blocks(page):
+    """The bash blocks of a page, continued lines joined."""
+    return [b.replace("\\\n", " ") for b in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)]
+
+
+def commands():
+    return [line for page in PAGES for block in blocks(page) for line in block.splitlines() if line.strip()]
+
+
+def test_every_command_is_one_that_is_run_here_or_in_ci():
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in commands():
+        if command.startswith("launch/"):
+            script = command.split()[0]
+            assert script in ci, f"{script} is not run by .ci/run"
+            assert (ROOT / script).stat().st_mode & stat.S_IXUSR
+        else:
+            assert command.split()[0] == "bertjax", command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_run(page, tmp_path, corpus_file):
+    """In one directory, in the order of the page."""
+    for name in ("configs", "launch"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for file in ("my_text/topics.txt", "corpus/wiki/wiki_00", "corpus/novels/novel.txt"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(corpus_file.read_text())
+    characters = [chr(i) for i in range(33, 127)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    for command in (c for b in blocks(page) for c in b.splitlines() if c.startswith("bertjax ")):
+        words = shlex.split(command)[1:]
+        if "--peer=torch" in words:
+            pytest.importorskip("transformers", reason="the [hf] extra is not installed")
+        words = [sys.executable, "-m", "bertjax.cli", *words, *SMALL.get(words[0], [])]
+        run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, f"{command}\n{run.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_file_map_is_complete():
+    """Every module stands in the README's file map, and nothing else does."""
+    listed = set(re.findall(r"^ +(\w+\.py) ", (ROOT / "README.md").read_text(), re.M))
+    files = {p.name for p in (ROOT / "bertjax").rglob("*.py") if p.name != "__init__.py"}
+    assert listed == files
