@@ -1,6 +1,6 @@
 """The five-minute run: a small ALBERT with MLM and SOP on the English that ships with Python.
 
-Expect     mlm_loss at least 0.3 nats below unigram_loss (README).
+Expect     mlm_loss about 0.4 nats below unigram_loss; pair_accuracy near chance.
 Hardware   2 CPU cores.
 Command    launch/quickstart.sh
 """

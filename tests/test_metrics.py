@@ -1,12 +1,14 @@
 """`bertjax.metrics`: FLOPs against published sums, and a log that a crash cannot confuse."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
 from bertjax import metrics
-from bertjax.config import Config, DataConfig, ModelConfig
+from bertjax.config import Config, DataConfig, ModelConfig, override
+from bertjax.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,20 @@ def test_writer_goes_on_after_a_crash(tmp_path):
     writer.close()
     lines = metrics.read(tmp_path / metrics.METRICS)
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX", reason="the [tb] extra is not installed")
+    config = override(Config(), run={"tensorboard": True})
+    metrics.check_tensorboard(config)
+    writer = metrics.Writer(tmp_path, config, start_step=0)
+    writer.write(7, {"mlm_loss": 1.5, "mfu": None})
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"mlm_loss" in events.read_bytes() and b"mfu" not in events.read_bytes()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match=r"bertjax\[tb\]"):
+        metrics.check_tensorboard(config)
 
 
 def test_throughput_counts_real_tokens_and_all_devices(monkeypatch):
