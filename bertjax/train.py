@@ -33,7 +33,8 @@ def pretrain(config: Config, directory: Path) -> bool:
     sharding.check(config, mesh)
     metrics.check_tensorboard(config)
     tokens, prepared = open_data(config, directory)
-    pipeline.check_splits(config.data, prepared, seed=config.run.seed)
+    for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
+        pipeline.num_examples(config.data, split, seed=config.run.seed)
     held_out = make_evaluate(config, mesh, tokens, prepared)
     saved = directory / "checkpoints"
 
@@ -89,7 +90,7 @@ def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dat
     prepared = dataset.load(workdir.prepared_path(directory, config.data))
     pipeline.check(prepared, tokens)
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
-    told = ("lower_case",) if config.data.prepared else ("source", "format", "text_field", "lower_case", "holdout")
+    told = ("lower_case",) if config.data.prepared else dataset.SETTINGS
     errors = [
         f"data.{name} = {getattr(config.data, name)!r}: {prepared.directory} was prepared with"
         f" {prepared.settings[name]!r}; say that, or prepare another data set"

@@ -21,12 +21,3 @@ def corpus_file(tmp_path_factory) -> Path:
     documents = [" ".join(pydoc_data.topics.topics[t].split()).replace(". ", ".\n") for t in topics]
     path.write_text("\n\n".join(documents))
     return path
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The data sets beside the project; a test that needs them is skipped where they are absent."""
-    path = Path(__file__).parents[2] / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip("the data sets beside the project are absent")
-    return path

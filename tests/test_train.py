@@ -274,12 +274,6 @@ def test_a_directory_in_use_is_refused(trained):
         train.pretrain(config, directory)
 
 
-def test_a_directory_that_cannot_be_written_is_refused(inputs, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
-        train.pretrain(tiny(data=inputs), tmp_path / "file" / "run")
-
-
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(inputs, tmp_path):
     config = tiny(data=inputs, optim={"lr": 1e38, "clip_norm": 0.0, "warmup_steps": 0}, run={"save_every": 1})
     with pytest.raises(NumericError, match="no longer a number"):

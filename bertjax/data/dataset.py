@@ -23,6 +23,9 @@ from bertjax.errors import DataError
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
+SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
+"""The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
+
 FEATURE_CLASSES = {
     "tensorflow_datasets.core.features.features_dict.FeaturesDict",
     "tensorflow_datasets.core.features.tensor_feature.Tensor",
@@ -30,10 +33,12 @@ FEATURE_CLASSES = {
 
 
 def token_dtype(vocab_size: int) -> Any:
+    """The narrowest dtype that holds every id."""
     return np.uint16 if vocab_size <= 2**16 else np.int32
 
 
 def features_of(vocab_size: int) -> Any:
+    """What a record holds, in TFDS's terms."""
     dtypes = {"tokens": token_dtype(vocab_size), "sentence_lengths": np.int32}
     vectors = {
         name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes.items()
@@ -104,7 +109,7 @@ class Prepared:
 
 def settings(data: DataConfig, digest: str) -> dict:
     """What the content of a prepared data set depends on."""
-    chosen = {name: getattr(data, name) for name in ("source", "format", "text_field", "lower_case", "holdout")}
+    chosen = {name: getattr(data, name) for name in SETTINGS}
     return chosen | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
 
 
@@ -133,10 +138,8 @@ def load(directory: Path) -> Prepared:
         raise DataError(_damaged(directory / "index.npz", error)) from error
     try:
         # TFDS imports whatever classes features.json names, so it may only name those that are written here.
-        if (
-            not set(_values(json.loads((directory / "features.json").read_text()), "pythonClassName"))
-            <= FEATURE_CLASSES
-        ):
+        features = json.loads((directory / "features.json").read_text())
+        if not set(_values(features, "pythonClassName")) <= FEATURE_CLASSES:
             raise ValueError("features.json names other classes")
         builder = tfds.builder_from_directory(directory)
         train, validation = (_split(name, builder, index, metadata["vocab_size"]) for name in SPLITS)
@@ -191,4 +194,5 @@ def _damaged(path: Path, problem: object) -> str:
 
 
 def one_line(problem: object) -> str:
+    """The text of an error, without its line breaks."""
     return " ".join(str(problem).split())[:200] or type(problem).__name__

@@ -42,8 +42,6 @@ def train_batches(
     """
     check(prepared, tokenizer)
     chunks = _plan(data, prepared.train, seed)
-    if not len(chunks):
-        raise DataError("the training split has no text; prepare a larger corpus or lower data.holdout")
     rows = _rows(data, chunks, prepared.train, tokenizer, seed)
     return _batches(data, rows[start_row:])
 
@@ -59,31 +57,14 @@ def eval_batches(
     """
     check(prepared, tokenizer)
     chunks = _plan(data, prepared.validation, seed)
-    if not len(chunks):
-        raise DataError(
-            f"data.holdout = {data.holdout}: the validation split has no text;"
-            " raise data.holdout and prepare the data set again"
-        )
     examples = _rows(data, chunks, prepared.validation, tokenizer, seed)[: min(rows, len(chunks))]
     padding = _padding(data, tokenizer.special)
     full = -(-len(examples) // data.batch_size) * data.batch_size
     return _batches(data, grain.MapDataset.range(full).map(lambda r: examples[r] if r < len(examples) else padding))
 
 
-def check_splits(data: DataConfig, prepared: Prepared, *, seed: int) -> None:
-    """Raises DataError, naming the split, if one of them gives no example: better now than at the first evaluation."""
-    for split in (prepared.train, prepared.validation):
-        try:
-            examples = num_examples(data, split, seed=seed)
-        except DataError as error:
-            raise DataError(f"{prepared.directory}, {split.name} split: {error}") from None
-        if not examples:
-            fix = "raise data.holdout" if split is prepared.validation else "name a larger corpus or lower data.holdout"
-            raise DataError(f"{prepared.directory}: the {split.name} split has no text; {fix} and prepare it again")
-
-
 def num_examples(data: DataConfig, split: Split, *, seed: int) -> int:
-    """Examples of one epoch: rows until the stream begins to repeat."""
+    """Examples of one epoch: rows until the stream begins to repeat. Raises DataError if the split gives none."""
     return len(_plan(data, split, seed))
 
 
@@ -97,14 +78,24 @@ def check(prepared: Prepared, tokenizer: Tokenizer) -> None:
 
 
 def _plan(data: DataConfig, split: Split, seed: int) -> Chunks:
-    return plan(
-        split.document_offsets,
-        split.sentence_lengths,
-        seq_len=data.seq_len,
-        pair=data.pair,
-        short_seq_prob=data.short_seq_prob,
-        seed=seed,
-    )
+    """The examples of an epoch. Raises DataError, naming the split, if there can be none."""
+    try:
+        chunks = plan(
+            split.document_offsets,
+            split.sentence_lengths,
+            seq_len=data.seq_len,
+            pair=data.pair,
+            short_seq_prob=data.short_seq_prob,
+            seed=seed,
+        )
+    except DataError as error:
+        raise DataError(f"{split.name} split: {error}") from None
+    if not len(chunks):
+        fix = "raise data.holdout" if split.name == "validation" else "name a larger corpus or lower data.holdout"
+        raise DataError(
+            f"data.holdout = {data.holdout}: the {split.name} split has no text; {fix} and prepare it again"
+        )
+    return chunks
 
 
 def _rows(data: DataConfig, chunks: Chunks, split: Split, tokenizer: Tokenizer, seed: int) -> grain.MapDataset[Row]:

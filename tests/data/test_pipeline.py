@@ -19,9 +19,10 @@ VOCAB = 3_000
 TOKENIZER = SimpleNamespace(vocab_size=VOCAB, special=SPECIAL, digest="ab" * 32)
 
 
-def make_split(documents, *, start):
+def make_split(documents, *, start, name="train"):
     """Documents of 7 sentences of 5 tokens; every token of the split is another id, from `start` on."""
     return SimpleNamespace(
+        name=name,
         document_offsets=np.arange(documents + 1) * 7,
         sentence_lengths=np.full(documents * 7, 5, np.int32),
         tokens=lambda d: np.arange(start + 35 * d, start + 35 * (d + 1), dtype=np.int32),
@@ -32,7 +33,7 @@ PREPARED = SimpleNamespace(
     vocab_size=VOCAB,
     tokenizer_digest=TOKENIZER.digest,
     train=make_split(21, start=10),
-    validation=make_split(11, start=1_000),
+    validation=make_split(11, start=1_000, name="validation"),
 )
 N = num_examples(DATA, PREPARED.train, seed=0)
 
@@ -198,12 +199,15 @@ def test_eval_is_fixed_held_out_and_padded():
 
 
 def test_empty_splits_name_the_fix():
-    prepared = SimpleNamespace(**{**vars(PREPARED), "validation": make_split(0, start=10)})
+    prepared = SimpleNamespace(**{**vars(PREPARED), "validation": make_split(0, start=10, name="validation")})
     with pytest.raises(DataError, match=r"data\.holdout = 0\.01.*raise data\.holdout"):
         eval_batches(DATA, prepared, TOKENIZER, seed=0, rows=8)
     prepared = SimpleNamespace(**{**vars(PREPARED), "train": make_split(0, start=10)})
-    with pytest.raises(DataError, match="training split has no text"):
+    with pytest.raises(DataError, match="train split has no text.*lower data.holdout"):
         train_batches(DATA, prepared, TOKENIZER, seed=0)
+    prepared = SimpleNamespace(**{**vars(PREPARED), "validation": make_split(1, start=10, name="validation")})
+    with pytest.raises(DataError, match="validation split: .*1 document"):
+        eval_batches(config(pair="nsp"), prepared, TOKENIZER, seed=0, rows=8)
 
 
 def test_another_tokenizer_is_refused():

@@ -1,0 +1,18 @@
+"""`bertjax.errors`: each kind has its own exit code, and the help and the README document them all."""
+
+from pathlib import Path
+
+from bertjax import errors
+from bertjax.cli import USAGE
+
+KINDS = [errors.ConfigError, errors.DataError, errors.CheckpointError, errors.NumericError, errors.StorageError]
+
+
+def test_exit_codes_are_distinct_and_documented():
+    assert set(KINDS) == set(errors.UserError.__subclasses__())
+    codes = [kind.exit_code for kind in KINDS] + [errors.PREEMPTED]
+    assert len(set(codes)) == len(codes) and not {0, 1} & set(codes)
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
+    for code in codes:
+        assert f" {code} " in USAGE
+        assert f"code {code}." in readme or f" {code} " in readme
