@@ -1,14 +1,22 @@
-"""The prepared data set on disk: its format, and its opening without TensorFlow.
+"""The prepared data set on disk: its format, its opening without TensorFlow, and its verification.
 
-One record is one document: its tokens and the lengths of its sentences. Beside the shards lie TFDS's own metadata, so
-that `tfds.builder_from_directory` opens the directory too, `index.npz` with all sentence lengths, so that examples can
-be planned without reading the shards, and `bertjax.json` with what the data set was made from.
+A record holds the tokens of a document and the lengths of its sentences; a very long document is several records, so
+that no read is large. To what trains on it a split is one stream of tokens, document after document, and the index
+says where sentences, documents and records begin in it. The index lies beside the shards as plain arrays that are
+mapped, not loaded, and so do TFDS's own metadata, so that `tfds.builder_from_directory` opens the directory too.
+
+bertjax.json               what the data set was made from and of, and the size and CRC-32 of every file
+token_counts.npy           int64 [vocab_size], of the train split
+SPLIT.sentences.npy        int32 [sentences], length of each in tokens, at least 1
+SPLIT.documents.npy        int64 [documents + 1], where each begins among the sentences, then their number
+SPLIT.records.npy          int64 [records + 1], where each begins among the tokens, then their number
+SPLIT.digests.npy          uint64 [documents], hash of the text of each
 """
 
+import contextlib
 import hashlib
-import io
 import json
-import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +29,10 @@ from tensorflow_datasets.proto import tf_example_pb2
 from bertjax.config import DataConfig
 from bertjax.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+METADATA = "bertjax.json"
 SPLITS = ("train", "validation")
+INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records": np.int64, "digests": np.uint64}
 SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
 """The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
 
@@ -46,8 +56,17 @@ def features_of(vocab_size: int) -> Any:
     return tfds.features.FeaturesDict(vectors)
 
 
+def encode_record(tokens: np.ndarray, sentence_lengths: np.ndarray) -> bytes:
+    """The bytes that TFDS's serializer writes for these features, in a hundredth of its time."""
+    example = tf_example_pb2.Example()
+    for name, array in (("tokens", tokens), ("sentence_lengths", sentence_lengths)):
+        example.features.feature[name].bytes_list.value.append(array.tobytes())
+    # Deterministic, because protobuf otherwise orders a map differently in each process.
+    return example.SerializeToString(deterministic=True)
+
+
 class Records:
-    """The documents of a split: `records[i]` is the dict that TFDS decodes, in a fifth of TFDS's time.
+    """The records of a split: `records[i]` is the dict that TFDS decodes, in a fifth of TFDS's time.
 
     Safe for threads. Raises DataError that names the shard, which the errors of ArrayRecord do not.
     """
@@ -58,38 +77,46 @@ class Records:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, document: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, record: int) -> dict[str, np.ndarray]:
         """{"tokens": uint16 or int32 [n], "sentence_lengths": int32 [sentences]}, read-only."""
-        if not 0 <= document < len(self):
-            raise IndexError(document)
+        if not 0 <= record < len(self):
+            raise IndexError(record)
         try:
-            features = tf_example_pb2.Example.FromString(self._source.data_source[document]).features.feature
+            features = tf_example_pb2.Example.FromString(self._source.data_source[record]).features.feature
             return {
                 "tokens": np.frombuffer(features["tokens"].bytes_list.value[0], self._dtype),
                 "sentence_lengths": np.frombuffer(features["sentence_lengths"].bytes_list.value[0], np.int32),
             }
         except Exception as error:  # ArrayRecord and protobuf raise several kinds, none of which names the file
-            shard = self._shards[int(np.searchsorted(self._ends, document, side="right"))]
+            shard = self._shards[int(np.searchsorted(self._ends, record, side="right"))]
             raise DataError(_damaged(shard, error)) from error
 
 
 @dataclass(frozen=True)
 class Split:
-    """The documents of one split: `source[i]` is document i, whose sentences the index describes without reading it."""
+    """One stream of tokens: its documents' sentences one after the other."""
 
     name: str
-    source: Any  # sequence of {"tokens", "sentence_lengths"}
-    document_offsets: np.ndarray  # int64 [documents + 1], where each document begins in sentence_lengths
+    source: Any  # sequence of {"tokens", "sentence_lengths"}, one for each record
     sentence_lengths: np.ndarray  # int32 [sentences], in tokens, at least 1
+    document_offsets: np.ndarray  # int64 [documents + 1], where each begins among the sentences
+    record_offsets: np.ndarray  # int64 [records + 1], where each begins among the tokens
+    digests: np.ndarray  # uint64 [documents]
+    source_documents: tuple[int, ...]  # documents of each entry of data.source, in order
 
-    def tokens(self, document: int) -> np.ndarray:
-        """int32 [n], the sentences of a document one after the other. Safe for threads."""
-        tokens = self.source[document]["tokens"].astype(np.int32)
-        start, end = self.document_offsets[document : document + 2]
-        if tokens.size != self.sentence_lengths[start:end].sum():
-            fix = "delete the data set and run `bertjax prepare` again"
-            raise DataError(f"index.npz: does not fit the {self.name} shards at document {document}; {fix}")
-        return tokens
+    def tokens(self, start: int, end: int) -> np.ndarray:
+        """int32 [end - start], tokens `start` to `end` of the split, from the records they are in. Safe for threads."""
+        record = int(self.record_offsets.searchsorted(start, side="right")) - 1
+        parts = []
+        while start < end:
+            first, after = int(self.record_offsets[record]), int(self.record_offsets[record + 1])
+            tokens = self.source[record]["tokens"]
+            if len(tokens) != after - first:
+                fix = "delete the data set and run `bertjax prepare` again"
+                raise DataError(f"{self.name}.records.npy: does not fit the shards at record {record}; {fix}")
+            parts.append(tokens[start - first : end - first])
+            start, record = after, record + 1
+        return parts[0].astype(np.int32) if len(parts) == 1 else np.concatenate([np.zeros(0, np.int32), *parts])
 
 
 @dataclass(frozen=True)
@@ -100,9 +127,10 @@ class Prepared:
     vocab_size: int
     tokenizer_digest: str
     token_counts: np.ndarray  # int64 [vocab_size], of the train split
-    digest: str  # SHA-256 of the index: another corpus, split or tokenizer has another
+    digest: str  # SHA-256 of its files' checksums: another corpus, split or tokenizer has another
     settings: dict  # what it was made with
     summary: dict  # what `prepare` returned
+    files: dict  # name -> {"size", "crc32"}
     train: Split
     validation: Split
 
@@ -119,66 +147,123 @@ def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool
 
 
 def load(directory: Path) -> Prepared:
-    """Open a prepared data set: reads the index, checks that each shard is there and whole, reads no shard.
+    """Open a prepared data set: maps the index, checks that each file is there with its size, reads no shard.
 
     Raises DataError for a directory that is missing or of another format version, and for a file that is damaged.
     """
     directory = Path(directory)
     metadata = _metadata(directory)
-    for name, size in metadata["shards"].items():
+    for name, file in metadata["files"].items():
         path = directory / name
-        if not path.is_file() or path.stat().st_size != size:
-            found = f"{path.stat().st_size} bytes instead of {size}" if path.is_file() else "missing"
+        if not path.is_file() or path.stat().st_size != file["size"]:
+            found = f"{path.stat().st_size} bytes instead of {file['size']}" if path.is_file() else "missing"
             raise DataError(_damaged(path, found))
-    try:
-        content = (directory / "index.npz").read_bytes()
-        index = dict(np.load(io.BytesIO(content), allow_pickle=False))
-        token_counts = index["token_counts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(_damaged(directory / "index.npz", error)) from error
     try:
         # TFDS imports whatever classes features.json names, so it may only name those that are written here.
         features = json.loads((directory / "features.json").read_text())
-        if not set(_values(features, "pythonClassName")) <= FEATURE_CLASSES:
+        if not set(class_names(features)) <= FEATURE_CLASSES:
             raise ValueError("features.json names other classes")
         builder = tfds.builder_from_directory(directory)
-        train, validation = (_split(name, builder, index, metadata["vocab_size"]) for name in SPLITS)
     except Exception as error:  # TFDS raises many kinds on damaged metadata
         raise DataError(_damaged(directory / "dataset_info.json", error)) from error
-    digest = hashlib.sha256(content).hexdigest()
-    made = {name: metadata[name] for name in ("vocab_size", "tokenizer_digest", "settings", "summary")}
-    return Prepared(directory, **made, token_counts=token_counts, digest=digest, train=train, validation=validation)
+    digest = hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest()
+    made = {name: metadata[name] for name in ("vocab_size", "tokenizer_digest", "settings", "summary", "files")}
+    counts = _array(directory / "token_counts.npy", np.int64)
+    train, validation = (_split(name, directory, builder, metadata) for name in SPLITS)
+    return Prepared(directory, **made, token_counts=counts, digest=digest, train=train, validation=validation)
 
 
-def _split(name: str, builder: Any, index: dict[str, np.ndarray], vocab_size: int) -> Split:
+def _split(name: str, directory: Path, builder: Any, metadata: dict) -> Split:
+    index = {part: _array(directory / f"{name}.{part}.npy", dtype) for part, dtype in INDEX.items()}
     present = name in builder.info.splits  # TFDS has no empty splits
+    lengths = builder.info.splits[name].shard_lengths if present else []
+    if sum(lengths) != len(index["records"]) - 1:
+        raise DataError(_damaged(directory / f"{name}.records.npy", "of another number of records"))
     records = Records(
         builder.as_data_source(name) if present else None,
         [Path(path) for path in builder.info.splits[name].filepaths] if present else [],
-        np.cumsum(builder.info.splits[name].shard_lengths if present else [], dtype=np.int64),
-        token_dtype(vocab_size),
+        np.cumsum(lengths, dtype=np.int64),
+        token_dtype(metadata["vocab_size"]),
     )
-    return Split(name, records, index[f"{name}_document_offsets"], index[f"{name}_sentence_lengths"])
+    documents = tuple(source["documents"][name] for source in metadata["summary"]["sources"])
+    return Split(name, records, index["sentences"], index["documents"], index["records"], index["digests"], documents)
 
 
-def _values(tree: Any, key: str) -> Iterator[Any]:
-    """Every value of `key`, at any depth."""
-    if isinstance(tree, dict):
-        yield from ([tree[key]] if key in tree else [])
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _values(branch, key)
+def _array(path: Path, dtype: Any) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype != dtype or array.ndim != 1:
+            raise ValueError(f"{array.dtype} array of {array.ndim} dimensions")
+        return np.asarray(array)  # still mapped; without the overhead of its class
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(_damaged(path, error)) from error
+
+
+def verify(directory: Path) -> Iterator[tuple[str, str]]:
+    """Read and check every file: (name, "") for each that is whole, (name, problem) for each that is not.
+
+    Checksums first, then every record of a whole shard against the index. Raises DataError as `load` does, but not
+    for a file that is missing or of another size: that is a problem like others.
+    """
+    directory = Path(directory)
+    damaged = False
+    for name, file in _metadata(directory)["files"].items():
+        try:
+            found = checksum(directory / name)
+            problem = "" if found == file else f"is {found}, was written as {file}"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        damaged |= bool(problem)
+        yield name, problem
+    if not damaged:
+        prepared = load(directory)
+        for split in (prepared.train, prepared.validation):
+            yield from ((f"index of the {split.name} split", problem) for problem in [_misfit(split)])
+
+
+def _misfit(split: Split) -> str:
+    sentence = 0
+    for record in range(len(split.source)):
+        content = split.source[record]
+        lengths = content["sentence_lengths"]
+        expected = split.sentence_lengths[sentence : sentence + len(lengths)]
+        size = split.record_offsets[record + 1] - split.record_offsets[record]
+        if not (np.array_equal(lengths, expected) and lengths.sum() == len(content["tokens"]) == size):
+            return f"does not fit the shards at record {record}"
+        sentence += len(lengths)
+    whole = sentence == len(split.sentence_lengths) == split.document_offsets[-1]
+    return "" if whole else "has other sentences than the shards"
+
+
+def checksum(path: Path) -> dict[str, int]:
+    """{"size", "crc32"} of a file."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return {"size": size, "crc32": crc}
+
+
+def class_names(tree: Any) -> Iterator[str]:
+    """Every class that a features.json names: under its two spellings, in TFDS's older form, in JSON within strings."""
+    if isinstance(tree, str) and tree.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            tree = json.loads(tree)
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree if isinstance(tree, list) else []):
+        if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+            yield value
+        else:
+            yield from class_names(value)
 
 
 def _metadata(directory: Path) -> dict:
-    path = directory / "bertjax.json"
+    path = directory / METADATA
     if not path.is_file():
         raise DataError(f"{directory}: no prepared data set; run `bertjax prepare`")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         version = metadata["format_version"]
-        missing = {"tokenizer_digest", "vocab_size", "settings", "summary", "shards"} - metadata.keys()
+        missing = {"tokenizer_digest", "vocab_size", "settings", "summary", "files"} - metadata.keys()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(_damaged(path, error)) from error
     if version != FORMAT_VERSION:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import textwrap
@@ -38,8 +39,12 @@ class Tokenizer(Protocol):
     pieces: list[str]
     starts_word: np.ndarray  # bool [vocab_size]: the piece begins a word
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """int32 [n] for each text, without [CLS] and [SEP]; "[MASK]" typed in a text is ordinary text."""
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts one after the other, int32 [n], and how many each has, int64 [texts].
+
+        Without [CLS] and [SEP]; "[MASK]" typed in a text is ordinary text. Flat, because an array for each of many
+        short sentences costs more than tokenising them.
+        """
         ...
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -75,6 +80,11 @@ def _special(path: Path, pieces: list[str], names: Sequence[Sequence[str]]) -> S
             f"data.tokenizer = {str(path)!r}: has no piece {', '.join(missing)}; name one made for BERT or ALBERT"
         )
     return Special(*(index for index in found if index is not None))
+
+
+def _flat(encoded: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(ids) for ids in encoded], np.int64)
+    return np.fromiter(itertools.chain.from_iterable(encoded), np.int32, lengths.sum()), lengths
 
 
 # SentencePiece -----------------------------------------------------------------------------------------------------
@@ -129,15 +139,21 @@ class _SentencePiece:
             parts = parts[1:] if len(parts[0]) == 1 else [parts[0][1:], *parts[1:]]
         return [self._model.piece_to_id(part) for part in [*parts, ","]]
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        encoded = self._model.encode([_normalise(text, self._lower_case) for text in texts])
-        arrays = [np.array(ids, np.int32) for ids in encoded]
-        if not self._splits:
-            return arrays
-        return [self._apply_splits(ids) if self._is_split[ids].any() else ids for ids in arrays]
-
-    def _apply_splits(self, ids: np.ndarray) -> np.ndarray:
-        return np.array([part for index in ids.tolist() for part in self._splits.get(index, (index,))], np.int32)
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids_n, lengths = _flat(self._model.encode([_normalise(text, self._lower_case) for text in texts]))
+        at_k = np.flatnonzero(self._is_split[ids_n])
+        if not at_k.size:
+            return ids_n, lengths
+        # Each of these pieces stands for several: how many more, added to the length of the text that it is in.
+        parts = [self._splits[index] for index in ids_n[at_k].tolist()]
+        more_k = np.array([len(part) - 1 for part in parts])
+        text_k = np.searchsorted(np.cumsum(lengths), at_k, side="right")
+        counts_n = np.ones(ids_n.size, np.int64)
+        counts_n[at_k] += more_k
+        lengths = lengths + np.bincount(text_k, more_k, len(texts)).astype(np.int64)
+        split_n = np.repeat(ids_n, counts_n)
+        split_n[np.repeat(self._is_split[ids_n], counts_n)] = np.concatenate(parts)
+        return split_n, lengths
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._model.decode(np.asarray(ids).tolist())
@@ -173,9 +189,9 @@ class _WordPiece:
         self._tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         self._tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encoded]
+        return _flat([encoding.ids for encoding in encoded])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
