@@ -22,10 +22,11 @@ class Field:
     meaning: str
 
 
-def spec(data: DataConfig, *, rows: int | None = None) -> dict[str, Field]:
-    """The fields of a batch of `rows` rows (default: `data.batch_size`)."""
+def spec(data: DataConfig, *, rows: int | None = None, length: int | None = None) -> dict[str, Field]:
+    """The fields of a batch of `rows` rows (default: `data.batch_size`) of `length` (default: `data.seq_len`)."""
     B = data.batch_size if rows is None else rows
-    L, P, K = data.seq_len, data.max_predictions, 1
+    L = data.seq_len if length is None else length
+    P, K = data.max_predictions, data.packing
     return {
         "tokens": Field((B, L), np.int32, "token ids after masking; the padding id in unused positions"),
         "segments": Field((B, L), np.int32, "which example of the row, 1..K; 0 is padding"),

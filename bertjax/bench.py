@@ -63,18 +63,20 @@ def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
 
 
 def synthetic(config: Config) -> Batch:
-    """Full rows of random tokens: every slot is predicted, every row has a pair label."""
+    """Full rows of random tokens: every slot is predicted, every example has a pair label."""
     rng = np.random.default_rng(config.run.seed)
-    B, L, P = config.data.batch_size, config.data.seq_len, config.data.max_predictions
+    B, L, P, K = config.data.batch_size, config.data.seq_len, config.data.max_predictions, config.data.packing
     rows: Batch = {name: np.zeros(field.shape, field.dtype) for name, field in batch.spec(config.data).items()}
     rows["tokens"][:] = rng.integers(5, config.model.vocab_size, size=(B, L))
-    rows["segments"][:] = 1
-    rows["positions"][:] = np.arange(L)[None]
-    rows["token_types"][:, L // 2 :] = 1 if config.model.token_types else 0
+    size = -(-L // K)  # of each example of a row
+    rows["segments"][:] = 1 + np.arange(L) // size
+    rows["positions"][:] = np.arange(L) % size
+    rows["token_types"][:] = (np.arange(L) % size >= size // 2) if config.model.token_types else 0
+    rows["pair_positions"][:] = np.arange(K) * size
     rows["mlm_positions"][:] = np.sort(rng.permuted(np.tile(np.arange(L), (B, 1)), axis=1)[:, :P], axis=1)
     rows["mlm_labels"][:] = rng.integers(5, config.model.vocab_size, size=(B, P))
     rows["mlm_weights"][:] = 1.0
-    rows["pair_labels"][:] = rng.integers(0, 2, size=(B, 1))
+    rows["pair_labels"][:] = rng.integers(0, 2, size=(B, K))
     rows["pair_weights"][:] = 1.0
     return rows
 
@@ -113,8 +115,10 @@ def _check_peer(config: Config) -> None:
     m = config.model
     if m.share != "none" or m.embedding_size != m.hidden_size or not (m.token_types and m.pair_head):
         raise ConfigError("--peer=torch: compares BERT with both heads; name a recipe of configs/bert.py")
-    if config.optim.name != "adamw" or config.optim.accumulate != 1 or m.dtype != "float32":
-        raise ConfigError("--peer=torch: compares float32 AdamW without accumulation; leave those at their defaults")
+    o = config.optim
+    if o.name != "adamw" or o.accumulate != 1 or m.dtype != "float32" or config.data.packing != 1:
+        fix = "leave those at their defaults"
+        raise ConfigError(f"--peer=torch: compares float32 AdamW without accumulation or packing; {fix}")
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401

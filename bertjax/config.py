@@ -7,10 +7,10 @@ and states only what differs. `from_dict` turns it (or saved JSON) back into a `
 import dataclasses
 import difflib
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from bertjax import rules
 from bertjax.errors import ConfigError
 
 
@@ -51,16 +51,17 @@ class ObjectiveConfig:
     """Coefficient of each term of the loss; 0.0 = off."""
 
     mlm: float = 1.0  # masked language model
-    pair: float = 1.0  # next sentence or sentence order, by data.pair
+    pair: float = 1.0  # next sentence or sentence order, by data.examples
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
-    source: str = "builtin"  # "builtin", or paths and glob patterns separated by commas
-    format: str = "auto"  # auto, file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl
-    text_field: str = "text"  # jsonl: the key that holds the text
+    source: str = "builtin"  # "builtin", or paths, glob patterns and tfds:NAME[SPLIT] separated by commas
+    mix: str = ""  # shares of the rows for the entries of source, as "0.7,0.3"; "" = as much as each holds
+    format: str = "auto"  # auto, file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet
+    text_field: str = "text"  # jsonl, parquet, tfds: the field that holds the text
     tokenizer: str = ""  # a SentencePiece .model or a WordPiece vocab.txt; "" = WORKDIR/tokenizer/spiece.model
     lower_case: bool = True  # uncased: lower-case and strip accents before tokenising
     prepared: str = ""  # directory of the prepared data set; "" = WORKDIR/data
@@ -68,11 +69,35 @@ class DataConfig:
     holdout: float = 0.01  # share of the documents kept for evaluation
     batch_size: int = 256  # rows of a global batch, over all devices and microbatches
     seq_len: int = 128  # length of a row, at most model.max_positions
-    pair: str = "nsp"  # how the two segments of an example are made: nsp, sop, none (one segment, no label)
-    short_seq_prob: float = 0.1  # share of examples with a random, shorter target length
+    examples: str = "nsp"  # nsp, sop (two segments, a label), full_sentences, doc_sentences (one segment, no label)
+    short_seq_prob: float = 0.1  # nsp, sop: share of examples with a random, shorter target length
+    original_flaws: bool = False  # nsp, sop: as the released code makes them, leaks included (data/original.py)
+    packing: int = 1  # most examples in a row; 1 = each in a row of its own
+    buckets: str = ""  # row lengths, as "128,256,512": a batch takes the least that holds its examples; "" = seq_len
+    masking: str = "token"  # what is chosen as a whole: token, whole_word, ngram (of whole words)
+    max_ngram: int = 3  # masking = ngram: n words with probability proportional to 1/n, n up to this
     mask_rate: float = 0.15  # share of an example's tokens to predict
+    mask_count: int = 0  # tokens of an example to predict, instead of the rate; 0 = by mask_rate
+    mask_smoothing: float = 0.0  # masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)
+    mask_together: bool = False  # True: 80 % [MASK], 10 % random, 10 % kept is drawn for each word or n-gram as a whole
     max_predictions: int = 20  # prediction slots of a row; more masks than slots are not made
-    loader_threads: int = 4  # threads that read and build examples ahead of the device
+    loader_threads: int = 4  # threads that read and build batches ahead of the device, in each process
+    loader_workers: int = 0  # processes that do it; 0 = threads of the main process
+
+    @property
+    def pairs(self) -> bool:
+        """Whether examples have two segments and a label."""
+        return self.examples in ("nsp", "sop")
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """The lengths that rows can have, ascending; the last is `seq_len`."""
+        return tuple(int(part) for part in self.buckets.split(",")) if self.buckets else (self.seq_len,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares of `mix`; none if it is empty."""
+        return tuple(float(part) for part in self.mix.split(",")) if self.mix else ()
 
 
 @dataclass(frozen=True)
@@ -129,69 +154,6 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-CHOICES = {
-    "model.share": ("none", "attention", "ffn", "all"),
-    "model.activation": ("gelu_tanh", "gelu_erf", "relu"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "dots", "full"),
-    "data.format": ("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl"),
-    "data.pair": ("nsp", "sop", "none"),
-    "optim.name": ("adamw", "lamb"),
-}
-"""The allowed values of the fields that are names."""
-
-MINIMUM = {
-    "model.vocab_size": 6,
-    "model.num_layers": 1,
-    "model.hidden_size": 1,
-    "model.num_heads": 1,
-    "model.ffn_size": 1,
-    "model.embedding_size": 1,
-    "model.max_positions": 5,
-    "model.token_types": 0,
-    "model.num_groups": 1,
-    "model.initializer_range": 0.0,
-    "model.layer_norm_eps": 0.0,
-    "objective.mlm": 0.0,
-    "objective.pair": 0.0,
-    "data.prepare_workers": 0,
-    "data.batch_size": 1,
-    "data.seq_len": 5,
-    "data.max_predictions": 1,
-    "data.loader_threads": 1,
-    "optim.lr": 0.0,
-    "optim.warmup_steps": 0,
-    "optim.power": 0.0,
-    "optim.eps": 0.0,
-    "optim.weight_decay": 0.0,
-    "optim.clip_norm": 0.0,
-    "optim.accumulate": 1,
-    "mesh.data": 0,
-    "mesh.fsdp": 1,
-    "mesh.tensor": 1,
-    "run.steps": 1,
-    "run.seed": 0,
-    "run.log_every": 1,
-    "run.eval_every": 0,
-    "run.eval_rows": 1,
-    "run.save_every": 0,
-    "run.keep": 1,
-    "run.peak_tflops": 0.0,
-}
-"""The smallest allowed value of a number."""
-
-FRACTIONS = (
-    "model.dropout",
-    "model.attention_dropout",
-    "data.holdout",
-    "data.short_seq_prob",
-    "data.mask_rate",
-    "optim.b1",
-    "optim.b2",
-)
-"""Numbers in [0, 1)."""
-
-
 def default() -> Any:
     """The schema's defaults as a locked ml_collections ConfigDict, for recipes to change."""
     from ml_collections import ConfigDict  # here, so that `bertjax --help` need not import it
@@ -220,10 +182,7 @@ def from_dict(values: Any) -> Config:
     _report_unknown("", values, sections, errors)
     built = {name: _section(name, cls, values.get(name, {}), errors) for name, cls in sections.items()}
     config = Config(**built)
-    if not errors:
-        errors += _range_errors(config)
-    if not errors:
-        errors += _relation_errors(config)
+    errors = errors or rules.errors(config)
     if errors:
         raise ConfigError("\n".join(errors))
     return config
@@ -264,82 +223,3 @@ def _section(section: str, cls: Any, values: Any, errors: list[str]) -> Any:
             else:
                 typed[name] = value
     return cls(**typed)
-
-
-def _range_errors(config: Config) -> list[str]:
-    def value(path: str) -> Any:
-        section, name = path.split(".")
-        return getattr(getattr(config, section), name)
-
-    errors = [
-        f"{path} = {value(path)!r}: must be one of {', '.join(allowed)}"
-        for path, allowed in CHOICES.items()
-        if value(path) not in allowed
-    ]
-    # `not >=` rather than `<`, so that NaN is refused too.
-    errors += [
-        f"{path} = {value(path)!r}: must be a finite number, at least {least}"
-        for path, least in MINIMUM.items()
-        if not (value(path) >= least and math.isfinite(value(path)))
-    ]
-    errors += [
-        f"{path} = {value(path)!r}: must be at least 0 and below 1"
-        for path in FRACTIONS
-        if not 0.0 <= value(path) < 1.0
-    ]
-    return errors
-
-
-def _relation_errors(config: Config) -> list[str]:
-    m, d, o, r = config.model, config.data, config.optim, config.run
-    rules = [
-        (
-            m.hidden_size % m.num_heads == 0,
-            f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
-        ),
-        (
-            m.num_layers % m.copies == 0,
-            f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}",
-        ),
-        (
-            m.share != "none" or m.num_groups == 1,
-            f"model.num_groups = {m.num_groups}: needs model.share = attention, ffn or all; set it to 1",
-        ),
-        (
-            m.embedding_size <= m.hidden_size,
-            f"model.embedding_size = {m.embedding_size}: must be at most model.hidden_size = {m.hidden_size}",
-        ),
-        (
-            m.token_types != 1 or d.pair == "none",
-            "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
-        ),
-        (r.seed < 2**32, f"run.seed = {r.seed}: must be below 2**32, the width of JAX's seeds"),
-        (not m.pair_head or m.pooler, "model.pair_head = True: needs model.pooler = True"),
-        (
-            config.objective.pair == 0.0 or (m.pair_head and d.pair != "none"),
-            f"objective.pair = {config.objective.pair}: needs model.pair_head = True and data.pair = nsp or sop;"
-            " set it to 0.0 to train without a pair loss",
-        ),
-        (
-            config.objective.mlm > 0.0 or config.objective.pair > 0.0,
-            "objective: every coefficient is 0.0; set objective.mlm to 1.0",
-        ),
-        (
-            d.seq_len <= m.max_positions,
-            f"data.seq_len = {d.seq_len}: must be at most model.max_positions = {m.max_positions}",
-        ),
-        (
-            d.max_predictions <= d.seq_len,
-            f"data.max_predictions = {d.max_predictions}: must be at most data.seq_len = {d.seq_len}",
-        ),
-        (
-            d.batch_size % o.accumulate == 0,
-            f"optim.accumulate = {o.accumulate}: must divide data.batch_size = {d.batch_size}",
-        ),
-        (
-            o.warmup_steps <= r.steps,
-            f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {r.steps}",
-        ),
-        (d.source.strip() != "", "data.source = '': name a file, a pattern or 'builtin'"),
-    ]
-    return [message for holds, message in rules if not holds]

@@ -44,7 +44,8 @@ def flops_per_token(model: ModelConfig, data: DataConfig) -> dict[str, float]:
     the pooler (one per row) are not counted. Sharing saves parameters, not FLOPs.
     """
     H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
-    predicted = min(data.mask_rate, data.max_predictions / data.seq_len)
+    rate = data.mask_count * data.packing / data.seq_len if data.mask_count else data.mask_rate
+    predicted = min(rate, data.max_predictions / data.seq_len)
     parts = {
         "encoder": 6.0 * L * (4 * H * H + 2 * H * F),
         "attention": 12.0 * L * H * data.seq_len,

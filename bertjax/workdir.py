@@ -24,7 +24,17 @@ CONFIG = "config.json"
 
 MAY_CHANGE = {
     "model": ("scan", "remat"),
-    "data": ("source", "format", "text_field", "tokenizer", "prepared", "prepare_workers", "holdout", "loader_threads"),
+    "data": (
+        "source",
+        "format",
+        "text_field",
+        "tokenizer",
+        "prepared",
+        "prepare_workers",
+        "holdout",
+        "loader_threads",
+        "loader_workers",
+    ),
     "mesh": ("data", "fsdp", "tensor"),
     "run": ("steps", "log_every", "eval_every", "eval_rows", "save_every", "keep", "tensorboard", "peak_tflops"),
 }

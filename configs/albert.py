@@ -9,8 +9,8 @@ Command    bertjax pretrain --config=configs/albert.py:base --workdir=runs/alber
 
 The argument is the size, `base`, and optionally the version, `base_v2`. Version 2 trains without dropout, and longer
 (base 10M steps, the others 3M). For a smaller batch, scale the learning rate by sqrt(batch / 4096). Differences
-from the released code: token masks instead of n-grams, drawn afresh each epoch, and a chunk of one sentence has no SOP
-label.
+from the released code: masks are drawn afresh each epoch, overlaps do not shorten n-grams, and a chunk of one sentence
+has no SOP label. `--config.data.packing=8` fills rows whose documents are short; the paper has one example a row.
 """
 
 import bertjax.config
@@ -43,7 +43,7 @@ def get_config(variant="base_v1"):
         dropout=dropout,
         attention_dropout=dropout,
     )
-    config.data.update(batch_size=4096, seq_len=512, max_predictions=20, pair="sop")
+    config.data.update(batch_size=4096, seq_len=512, examples="sop", masking="ngram", max_predictions=20)
     config.optim.update(name="lamb", lr=1.76e-3, warmup_steps=3_125)
     config.run.steps = steps if version == "v2" else 125_000
     return config

@@ -24,7 +24,7 @@ def get_config():
         attention_output_dropout=False,
     )
     config.objective.pair = 0.0
-    config.data.update(pair="none", batch_size=4_000, seq_len=512, max_predictions=77)
+    config.data.update(examples="doc_sentences", mask_smoothing=0.7, batch_size=4_000, seq_len=512, max_predictions=77)
     config.optim.update(lr=5e-4, b2=0.98, weight_decay=0.0, clip_norm=5.0, warmup_steps=1_000, shift_decay=True)
     config.optim.bias_correction = True
     config.run.steps = 20_000

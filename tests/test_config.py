@@ -5,8 +5,9 @@ import json
 import ml_collections
 import pytest
 
-from bertjax.config import CHOICES, FRACTIONS, MINIMUM, Config, default, from_dict, override, to_dict, to_json
+from bertjax.config import Config, default, from_dict, override, to_dict, to_json
 from bertjax.errors import ConfigError
+from bertjax.rules import CHOICES, FRACTIONS, MINIMUM
 
 
 def test_round_trips():
@@ -57,9 +58,20 @@ def test_all_errors_at_once():
         ("model", {"embedding_size": 1024}, "model.embedding_size = 1024"),
         ("model", {"pooler": False}, "model.pair_head"),
         ("model", {"dropout": 1.0}, "below 1"),
-        ("data", {"pair": "none"}, "objective.pair"),
+        ("data", {"examples": "doc_sentences"}, "objective.pair"),
         ("data", {"seq_len": 1024}, "model.max_positions = 512"),
         ("data", {"max_predictions": 200}, "data.seq_len = 128"),
+        ("data", {"mix": "0.5,x"}, "data.mix = '0.5,x'"),
+        ("data", {"mix": "0.5,-1"}, "must be positive"),
+        ("data", {"mix": "0.5,0.5"}, "data.source has 1 entries"),
+        ("data", {"buckets": "64,100"}, "end with data.seq_len = 128"),
+        ("data", {"buckets": "64,32,128"}, "ascending"),
+        ("data", {"buckets": "64,128", "packing": 2}, "data.packing = 2"),
+        ("data", {"buckets": "64,128", "mix": "1", "prepared": "x"}, "does not go with data.buckets"),
+        ("data", {"packing": 26}, "data.packing = 26"),
+        ("data", {"masking": "ngram", "mask_smoothing": 0.7}, "data.mask_smoothing = 0.7"),
+        ("data", {"mask_together": True}, "data.mask_together"),
+        ("data", {"mask_count": 21}, "data.max_predictions = 20"),
         ("optim", {"lr": float("nan")}, "finite"),
         ("optim", {"accumulate": 3}, "data.batch_size = 256"),
         ("run", {"steps": 5}, "optim.warmup_steps"),
@@ -70,6 +82,14 @@ def test_impossible_values_are_named(section, fields, named):
     values = to_dict(Config())
     values[section].update(fields)
     with pytest.raises(ConfigError, match=named.replace(".", r"\.").replace("?", r"\?")):
+        from_dict(values)
+
+
+def test_original_flaws_are_of_pairs():
+    values = to_dict(Config())
+    values["data"].update(examples="full_sentences", original_flaws=True)
+    values["objective"]["pair"] = 0.0
+    with pytest.raises(ConfigError, match=r"data\.original_flaws = True"):
         from_dict(values)
 
 

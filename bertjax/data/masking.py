@@ -1,10 +1,11 @@
 """Masking: which tokens of an example the model must predict, and what it sees in their place.
 
-Drawn while the batch is built, so that an example has other masks in every epoch. After BERT's
-`create_masked_lm_predictions`, except that a random replacement is never a special token, and that an unknown word
-([UNK]) is not asked for.
+Drawn while the batch is built, so that an example has other masks in every epoch. After BERT's and ALBERT's
+`create_masked_lm_predictions`, except that a random replacement is never a special token, that an unknown word ([UNK])
+is not asked for, and that overlaps do not change how long n-grams are.
 
-Shape letters: n tokens of one example, k of them chosen.
+Shape letters: n tokens of one example, u units (words and special tokens) of it, c words chosen, k tokens chosen,
+V vocabulary, O ordinary pieces of it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bertjax.config import DataConfig
+
 if TYPE_CHECKING:
-    from bertjax.data.tokenizer import Special
+    from bertjax.data.tokenizer import Tokenizer
+
+
+FREE, FIRST, INSIDE = 1, 2, 3
+"""Marks of words: not chosen, the first word or a further word of an n-gram. A special token has 0."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +34,174 @@ class Masked:
     labels_k: np.ndarray  # int32 [k] the original tokens at the positions
 
 
-def mask_tokens(
-    tokens_n: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    mask_rate: float,
-    max_predictions: int,
-    special: Special,
-    vocab_size: int,
-) -> Masked:
-    """Choose tokens uniformly, never a special one, and replace each: 80 % [MASK], 10 % a random token, 10 % kept.
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """What masking needs to know: made once by `scheme`, the same for every example."""
 
-    As in BERT, `mask_rate` is of all n tokens, [CLS] and [SEP] included, and at least one token is chosen. k is below
-    that only if there are fewer candidates or `max_predictions`.
+    masking: str  # token, whole_word, ngram
+    mask_rate: float
+    mask_count: int
+    together: bool
+    mask_id: int
+    special_V: np.ndarray  # bool [V]
+    begins_V: np.ndarray  # bool [V] the piece begins a unit: a word, or a special token
+    ordinary_O: np.ndarray  # int32 [O] the ids that are not special
+    ngram_cdf: np.ndarray  # float64 [max_ngram - 1] probabilities of at most 1, 2, .. words; the last, 1, left out
+    rarity_V: np.ndarray | None  # float64 [V] max(count, 1)^mask_smoothing; None = all tokens are as likely
+
+
+def scheme(data: DataConfig, tokenizer: Tokenizer, token_counts_V: np.ndarray) -> Scheme:
+    """The masking that `data` asks for.
+
+    `token_counts_V` int [V] is how often each id occurs in the data set; only `data.mask_smoothing` > 0 reads it.
     """
-    special_5 = np.array(sorted({special.pad, special.unk, special.cls, special.sep, special.mask}))
-    candidates = np.flatnonzero((tokens_n != special_5[:, None]).all(axis=0))
-    budget = min(max_predictions, max(1, round(len(tokens_n) * mask_rate)))
-    positions_k = np.sort(rng.permutation(candidates)[:budget])
+    special_V = np.zeros(tokenizer.vocab_size, bool)
+    ids = tokenizer.special
+    special_V[[ids.pad, ids.unk, ids.cls, ids.sep, ids.mask]] = True
+    ngram_p = 1.0 / np.arange(1, data.max_ngram + 1)
+    smoothing = data.mask_smoothing
+    return Scheme(
+        masking=data.masking,
+        mask_rate=data.mask_rate,
+        mask_count=data.mask_count,
+        together=data.mask_together,
+        mask_id=ids.mask,
+        special_V=special_V,
+        begins_V=tokenizer.starts_word | special_V,
+        ordinary_O=np.flatnonzero(~special_V).astype(np.int32),
+        ngram_cdf=(ngram_p.cumsum() / ngram_p.sum())[:-1],
+        rarity_V=np.maximum(token_counts_V, 1.0) ** smoothing if smoothing > 0.0 else None,
+    )
+
+
+def budget(scheme: Scheme, length: int) -> int:
+    """How many tokens to predict of an example of `length` tokens, [CLS] and [SEP] included as in BERT."""
+    return scheme.mask_count or max(1, round(length * scheme.mask_rate))
+
+
+def budgets(scheme: Scheme, lengths: list[int], slots: int) -> list[int]:
+    """The budgets of the examples of one row, which share `slots` prediction slots; their sum is at most `slots`.
+
+    If they do not all fit, each example has one token while slots last, and the rest is in proportion to its wish.
+    """
+    wishes = [budget(scheme, length) for length in lengths]
+    total, rows = sum(wishes), len(wishes)
+    if total <= slots:
+        return wishes
+    if rows >= slots:
+        return [1] * slots + [0] * (rows - slots)
+    # Rounding the running sum instead of each share hands out every slot, and nobody gets more than the wish.
+    ends = np.cumsum([0, *wishes]) - np.arange(rows + 1)
+    return (1 + np.diff(ends * (slots - rows) // (total - rows))).tolist()
+
+
+def mask(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int) -> Masked:
+    """Choose at most `count` tokens, never a special one; each becomes [MASK] (80 %), a random token or stays (10 %).
+
+    `tokens_n` int32 [n], not changed. A word is a piece that starts one and the following pieces that do not; special
+    tokens end words and n-grams. k is below `count` only if nothing that is left fits.
+    """
+    if scheme.masking == "token":
+        positions_k = _choose_tokens(tokens_n, rng, scheme, count)
+        share_k = rng.random(len(positions_k))
+    else:
+        bounds, word_u = _units(tokens_n, scheme)
+        choose = _choose_words if scheme.masking == "whole_word" else _choose_ngrams
+        marks_u = choose(bounds, word_u, rng, scheme, count)
+        sizes_u = bounds[1:] - bounds[:-1]
+        positions_k = (marks_u > FREE).repeat(sizes_u).nonzero()[0]
+        if scheme.together:
+            chosen_c = (marks_u > FREE).nonzero()[0]
+            span_c = (marks_u[chosen_c] == FIRST).cumsum()
+            share_k = rng.random(len(span_c) + 1)[span_c].repeat(sizes_u[chosen_c])
+        else:
+            share_k = rng.random(len(positions_k))
     labels_k = tokens_n[positions_k]
-    return Masked(_corrupt(tokens_n, positions_k, rng, special.mask, special_5, vocab_size), positions_k, labels_k)
+    # Faster than rng.integers; a product of less than 2^53 is never rounded up to O.
+    random_k = (rng.random(len(positions_k)) * len(scheme.ordinary_O)).astype(np.int64)
+    shown_k = scheme.ordinary_O[random_k]
+    shown_k[share_k < 0.8] = scheme.mask_id
+    np.copyto(shown_k, labels_k, where=share_k >= 0.9)
+    masked_n = tokens_n.copy()
+    masked_n[positions_k] = shown_k
+    return Masked(masked_n, positions_k, labels_k)
 
 
-def _corrupt(
-    tokens_n: np.ndarray,
-    positions_k: np.ndarray,
-    rng: np.random.Generator,
-    mask: int,
-    special_5: np.ndarray,
-    vocab_size: int,
+def _choose_tokens(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int) -> np.ndarray:
+    """Ascending positions [k]: uniformly without replacement, or in proportion to 1 / rarity.
+
+    The smallest of the keys Exp(1) * rarity are a sample without replacement with probabilities in proportion to
+    1 / rarity (Efraimidis and Spirakis 2006): DistilBERT's multinomial over a batch, here over one example.
+    """
+    at_c = np.flatnonzero(~scheme.special_V.take(tokens_n))
+    if count < at_c.size:
+        key_c = rng.random(at_c.size)
+        if scheme.rarity_V is not None:
+            key_c = rng.standard_exponential(at_c.size) * scheme.rarity_V[tokens_n[at_c]]
+        at_c = at_c[key_c.argpartition(count)[:count]]
+        at_c.sort()
+    return at_c
+
+
+def _units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Where each word or special token begins, and at last n: int64 [u + 1]; whether it is a word: bool [u]."""
+    special_n = scheme.special_V.take(tokens_n)
+    begins = np.ones(len(tokens_n) + 1, bool)
+    begins[1:-1] = scheme.begins_V.take(tokens_n[1:])
+    begins[1:-1] |= special_n[:-1]  # the rest of a word that was cut off counts as a word
+    bounds = begins.nonzero()[0]
+    return bounds, ~special_n[bounds[:-1]]
+
+
+def _choose_words(
+    bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
 ) -> np.ndarray:
-    """A copy of the tokens [n] with each chosen position replaced or kept, independently of the others."""
-    random_k = rng.integers(vocab_size - len(special_5), size=len(positions_k))
-    for special_id in special_5:  # ascending: each shift opens the gap at one special id
-        random_k += random_k >= special_id
-    share_k = rng.random(len(positions_k))
-    corrupted_n = tokens_n.copy()
-    corrupted_n[positions_k] = np.where(share_k < 0.8, mask, np.where(share_k < 0.9, random_k, tokens_n[positions_k]))
-    return corrupted_n
+    """Marks uint8 [u]: FIRST at the chosen words."""
+    marks_u = word_u.astype(np.uint8)
+    _fill(marks_u, bounds[1:] - bounds[:-1], rng, count)
+    return marks_u
+
+
+def _fill(marks_u: np.ndarray, sizes_u: np.ndarray, rng: np.random.Generator, left: int) -> None:
+    """Mark free words in random order. BERT's rule: one that does not fit into what is left is skipped."""
+    order_w = rng.permutation((marks_u == FREE).nonzero()[0])
+    while left and len(order_w):
+        ends_w = sizes_u[order_w].cumsum()
+        fit = int(ends_w.searchsorted(left, side="right"))
+        if fit:
+            marks_u[order_w[:fit]] = FIRST
+            left -= int(ends_w[fit - 1])
+        order_w = order_w[fit:]
+        order_w = order_w[sizes_u[order_w] <= left]
+
+
+def _choose_ngrams(
+    bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
+) -> np.ndarray:
+    """Marks uint8 [u]: FIRST and INSIDE at the words of the chosen n-grams.
+
+    A length is drawn once, and a place uniformly among those where it is free: a collision moves the n-gram and does
+    not shorten it as in ALBERT. The drawing stops when the budget is reached, so that the lengths as drawn follow p
+    exactly (Wald's identity); only the last is cut to what is left, 0.007 more single words at a budget of 77. A word
+    beside a special token is chosen about 2/3 as often as others, because fewer n-grams reach it.
+    """
+    first = bounds.tolist()
+    lengths = iter((scheme.ngram_cdf.searchsorted(rng.random(count + 1), side="right") + 1).tolist())
+    # Three tries or more for each n-gram: enough up to 60 % of the tokens; above, single words take what is left.
+    places = (rng.random(2 * count + 32) * len(word_u)).astype(np.int64).tolist()
+    marks = bytearray(word_u) + b"\0"  # the end is not free, so that no n-gram runs over it
+    longest = len(scheme.ngram_cdf) + 1
+    free, chosen = bytes([FREE] * longest), bytes([FIRST] + [INSIDE] * (longest - 1))
+    left = count
+    words = min(next(lengths), left)
+    for place in places:
+        if marks.startswith(free[:words], place) and (tokens := first[place + words] - first[place]) <= left:
+            marks[place : place + words] = chosen[:words]
+            left -= tokens
+            if left == 0:
+                break
+            words = min(next(lengths), left)
+    marks_u = np.frombuffer(marks, np.uint8)[:-1]
+    if left:
+        _fill(marks_u, bounds[1:] - bounds[:-1], rng, left)
+    return marks_u
