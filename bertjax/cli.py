@@ -1,6 +1,5 @@
 """`bertjax COMMAND`: flags -> Config -> one call. Heavy imports happen inside the commands, so that --help is quick."""
 
-import contextlib
 import json
 import logging
 import os
@@ -9,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from absl import flags
-
-from bertjax.config import Config, from_dict, to_dict
-from bertjax.errors import PREEMPTED, ConfigError, StorageError, UserError
-from bertjax.workdir import load_config
+from bertjax.arguments import Arguments, Takes, parse
+from bertjax.config import Config
+from bertjax.errors import PREEMPTED, ConfigError, DataError, StorageError, UserError
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -31,27 +28,13 @@ exit codes
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What the command line says beside the config."""
-
-    workdir: Path
-    json: bool
-    top: int
-    peer: str
-    repeats: int
-    texts: list[str]
-
-
-@dataclass(frozen=True)
 class Command:
     """A subcommand: what it runs, `(config, arguments) -> exit code`, its one line and more help."""
 
     run: Callable[[Config, Arguments], int]
     summary: str
     details: str
-    needs_workdir: bool = True
-    saved_config: bool = False  # without --config, take the one that the run in --workdir was started with
-    texts: bool = False  # takes arguments that are no flags
+    takes: Takes = Takes()
 
 
 def _info(config: Config, args: Arguments) -> int:
@@ -63,52 +46,69 @@ def _info(config: Config, args: Arguments) -> int:
 
 
 def _tokenizer(config: Config, args: Arguments) -> int:
-    from bertjax import workdir
-    from bertjax.data import corpus, tokenizer
+    from bertjax import inputs, workdir
 
-    root = workdir.make(args.workdir)
-    path = workdir.tokenizer_path(root, config.data)
-    if path.suffix != ".model":
-        raise ConfigError(
-            f"data.tokenizer = {config.data.tokenizer!r}: only SentencePiece is trained; end it in .model"
-        )
-    with workdir.locked(root):
-        if path.exists():
-            print(f"{path}: exists, and stays; remove it to train another", file=sys.stderr)
-            return 0
-        texts = (sentence for document in corpus.documents(config.data) for sentence in document)
-        tokenizer.train_sentencepiece(
-            texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
-        )
-    print(f"{path}: {config.model.vocab_size} pieces", file=sys.stderr)
+    with workdir.locked(workdir.make(args.workdir)):
+        inputs.make_tokenizer(config, args.workdir)
     return 0
 
 
 def _prepare(config: Config, args: Arguments) -> int:
-    from bertjax import metrics, workdir
-    from bertjax.data import dataset, prepare, tokenizer
+    from bertjax import inputs, workdir
 
-    root = workdir.make(args.workdir)
-    tokenizer_path, target = workdir.tokenizer_path(root, config.data), workdir.prepared_path(root, config.data)
-    digest = tokenizer.load(tokenizer_path, lower_case=config.data.lower_case).digest
-    if target.is_dir() and any(target.iterdir()):
-        prepared = dataset.load(target)
-        if not dataset.matches(prepared, config.data, digest):
-            raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
-        print(f"{target}: is already prepared with these settings", file=sys.stderr)
-        print(json.dumps(prepared.summary))
+    runner = None
+    if args.runner == "beam":
+        from bertjax.data import beam, corpus
+
+        if "builtin" in corpus.sources(config.data):
+            fix = "prepare it without --runner=beam"
+            raise ConfigError(f"data.source = 'builtin': is other text in each environment; {fix}")
+        runner = beam.runner(args.beam_options)
+    workdir.make(args.workdir)
+    print(json.dumps(inputs.make_data(config, args.workdir, runner)))
+    return 0
+
+
+def _data_report(config: Config, args: Arguments) -> int:
+    from bertjax import inputs
+    from bertjax.data import report
+
+    with inputs.opened(config, args.workdir) as (tokens, prepared):
+        values = report.report(config, prepared, tokens)
+    if args.html:
+        Path(args.html).write_text(report.page(values), encoding="utf-8")
+        print(f"{args.html}: the report with plots", file=sys.stderr)
+    print(json.dumps(values) if args.json else report.text(values))
+    return 0
+
+
+def _data_verify(config: Config, args: Arguments) -> int:
+    from bertjax import workdir
+    from bertjax.data import dataset
+
+    directory = workdir.prepared_path(args.workdir or Path(), config.data)
+    checked = dict(dataset.verify(directory))
+    damaged = {name: problem for name, problem in checked.items() if problem}
+    if args.json:
+        print(json.dumps({"directory": str(directory), "checked": len(checked), "damaged": damaged}))
+    if damaged:
+        fix = f"delete {directory} and run `bertjax prepare` again"
+        raise DataError("\n".join(f"{directory / name}: {problem}; {fix}" for name, problem in damaged.items()))
+    print(f"{directory}: {len(checked)} files are whole", file=sys.stderr)
+    return 0
+
+
+def _bench_data(config: Config, args: Arguments) -> int:
+    from bertjax import inputs
+    from bertjax.data.bench import bench
+
+    with inputs.opened(config, args.workdir) as (tokens, prepared):
+        result = bench(config.data, prepared, tokens, seed=config.run.seed, seconds=args.seconds)
+    if args.json:
+        print(json.dumps(result))
         return 0
-    progress = metrics.Progress(0, unit=" documents", label="prepare")
-    # Beside the target, which other work directories may share.
-    with contextlib.closing(progress), workdir.locked(workdir.make(target.absolute().parent)):
-        summary = prepare.prepare(
-            config.data,
-            tokenizer_path,
-            target,
-            workers=config.data.prepare_workers,
-            progress=lambda documents, tokens: progress.reach(documents),
-        )
-    print(json.dumps(summary))
+    print(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
+    print(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
     return 0
 
 
@@ -160,13 +160,34 @@ COMMANDS = {
         _info,
         "parameters by part, FLOPs per token, memory",
         "From shapes alone, in a second or two at any size. --json prints one object.",
-        needs_workdir=False,
+        Takes(workdir=False),
     ),
     "bench": Command(
         _bench,
         "time a training step on synthetic batches",
         "--repeats=N steps are timed; --peer=torch times Hugging Face's BERT in turn with it (needs the [hf] extra).",
-        needs_workdir=False,
+        Takes(workdir=False),
+    ),
+    "bench data": Command(
+        _bench_data,
+        "time the input pipeline on one core",
+        "Real tokens a second (timed for --seconds=N), packing density and what binds. Without --workdir and\n"
+        "data.prepared the data set is made for the moment from data.source. --json prints one object.",
+        Takes(workdir=False),
+    ),
+    "data report": Command(
+        _data_report,
+        "what a data set holds and what the model will see, before a long run",
+        "Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n"
+        "--json prints one object, --html=FILE writes a page with plots. Without --workdir and data.prepared the\n"
+        "data set is made for the moment from data.source.",
+        Takes(workdir=False),
+    ),
+    "data verify": Command(
+        _data_verify,
+        "read and check every file of a prepared data set",
+        "Of data.prepared or WORKDIR/data. Names each file that is damaged and ends with exit code 3.",
+        Takes(workdir=False),
     ),
     "tokenizer": Command(
         _tokenizer,
@@ -176,7 +197,9 @@ COMMANDS = {
     "prepare": Command(
         _prepare,
         "tokenise data.source into a data set of ArrayRecord shards",
-        "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary.",
+        "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary. The same command\n"
+        "goes on after a stop. --runner=beam runs on Apache Beam, in the environment that launch/beam.sh makes;\n"
+        "--beam_options='--runner=DataflowRunner ...' are passed to it.",
     ),
     "pretrain": Command(
         _pretrain,
@@ -187,15 +210,14 @@ COMMANDS = {
         _evaluate,
         "held-out losses and accuracies of the newest checkpoint",
         "Prints one JSON object. Without --config it takes WORKDIR/config.json.",
-        saved_config=True,
+        Takes(config="saved"),
     ),
     "fill-mask": Command(
         _fill_mask,
         "the likeliest pieces for each [MASK] of a text",
         "bertjax fill-mask --workdir=DIR 'The capital of [MASK] is Paris.' ...; without a text it reads lines from\n"
         "standard input. --top=N pieces each, --json one object a text. Without --config: WORKDIR/config.json.",
-        saved_config=True,
-        texts=True,
+        Takes(config="saved", texts=True),
     ),
 }
 
@@ -224,7 +246,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    name = arguments[0] if arguments else "--help"
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name = " ".join(arguments[:words]) or "--help"
     if name in ("--help", "-h", "help"):
         width = max(map(len, COMMANDS))
         print(USAGE.format(commands="\n".join(f"  {n:<{width}}  {c.summary}" for n, c in COMMANDS.items())), end="")
@@ -232,88 +255,12 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"{name}: no such command; the commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
-    if {"--help", "-h"} & set(arguments[1:]):
-        flag = " --workdir=DIR" if command.needs_workdir else ""
+    if {"--help", "-h"} & set(arguments[words:]):
+        flag = " --workdir=DIR" if command.takes.workdir else ""
         print(f"usage: bertjax {name} --config=FILE.py[:ARGUMENT] [--config.SECTION.FIELD=VALUE ...]{flag}\n")
         print(f"{command.summary}.\n{command.details}")
         return 0
-    return command.run(*_parse(command, arguments[1:]))
-
-
-def _parse(command: Command, argv: list[str]) -> tuple[Config, Arguments]:
-    """The validated config and the other arguments; every mistake in overrides and values is in one report."""
-    argv = _joined(argv)
-    plain = [a for a in argv if not a.startswith(("--config.", "-config."))]
-    overrides = [a for a in argv if a not in plain]
-    flag_values, rest = _flags(plain, command)  # without a recipe that loads, nothing else can be checked
-    errors, good = [], []
-    if command.needs_workdir and not flag_values.workdir:
-        errors.append("--workdir: is missing; name the directory of the run, --workdir=runs/NAME")
-    if "://" in flag_values.workdir:
-        errors.append(f"--workdir={flag_values.workdir}: must be a local or mounted directory")
-    if rest and not command.texts:
-        errors.append(f"{rest[0]}: unexpected argument; flags begin with --")
-    for override in overrides:
-        try:
-            _flags([*plain, override], command)
-            good.append(override)
-        except ConfigError as error:
-            errors.append(str(error))
-    flag_values, rest = _flags([*plain, *good], command)
-    try:
-        config = from_dict(flag_values.config)
-    except ConfigError as error:
-        errors.append(str(error))
-    if errors:
-        raise ConfigError("\n".join(errors))
-    workdir = Path(flag_values.workdir).expanduser()
-    v = flag_values
-    return config, Arguments(workdir, json=v.json, top=v.top, peer=v.peer, repeats=v.repeats, texts=rest)
-
-
-def _joined(argv: list[str]) -> list[str]:
-    """`--workdir DIR` and `--config FILE` in the form with an equals sign."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--workdir", "--config") and not word.startswith("-"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
-
-
-def _flags(argv: list[str], command: Command) -> tuple[flags.FlagValues, list[str]]:
-    """Parse with absl and ml_collections, whose exceptions are of many types; returns the flags and the other words."""
-    from ml_collections import ConfigDict, config_flags
-
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
-    flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=values)
-    flags.DEFINE_enum("peer", "", ["", "torch"], "Model to time in turn.", flag_values=values)
-    flags.DEFINE_integer("repeats", 10, "Steps to time.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("top", 5, "Choices for each [MASK].", lower_bound=1, flag_values=values)
-    words = ["bertjax", *argv]
-    workdirs = [a.split("=", 1)[1] for a in argv if a.startswith("--workdir=")]
-    try:
-        if any(a.startswith("--config=") for a in argv):
-            config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-        elif command.saved_config and workdirs:
-            saved = ConfigDict(to_dict(load_config(Path(workdirs[-1]).expanduser())))
-            config_flags.DEFINE_config_dict("config", saved, flag_values=values, sys_argv=words)
-        else:
-            raise ConfigError("--config: is missing; name a recipe, for example --config=configs/quickstart.py")
-        rest = values(words)[1:]
-        values.config.lock()  # reading it is what loads the recipe
-    except UserError:
-        raise
-    except Exception as error:  # a recipe is code and may raise anything
-        # The cause is the last line, even where ml_collections puts a whole traceback into the message; and overrides
-        # are tried one by one, so the last is the one that is wrong.
-        text = str(error).replace("\\n", "\n").strip() or type(error).__name__
-        text = text[1:-1] if text[0] in "'\"" and text[0] == text[-1] else text
-        named = [] if isinstance(error, flags.UnrecognizedFlagError) else [a for a in argv if a.startswith("--config")]
-        raise ConfigError(": ".join([*named[-1:], text.splitlines()[-1].strip()])) from error
-    return values, rest
+    return command.run(*parse(arguments[words:], command.takes))
 
 
 if __name__ == "__main__":

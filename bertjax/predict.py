@@ -14,9 +14,10 @@ from bertjax import batch, checkpoint, sharding, workdir
 from bertjax.config import Config, MeshConfig
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
+from bertjax.inputs import check_vocabulary
 from bertjax.model import apply
 from bertjax.step import abstract_state
-from bertjax.train import check_restored, check_vocabulary
+from bertjax.train import check_restored
 
 MASK = "[MASK]"
 
@@ -58,7 +59,8 @@ def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np
     parts = text.split(MASK)
     ids = [special.cls]
     # Encoded between the masks: a [MASK] inside a text given to the tokenizer is ordinary characters.
-    for i, encoded in enumerate(tokens.encode_batch([part.strip() for part in parts])):
+    encoded_n, lengths = tokens.encode_batch([part.strip() for part in parts])
+    for i, encoded in enumerate(np.split(encoded_n, np.cumsum(lengths)[:-1])):
         glued = i > 0 and not parts[i][:1].isspace()
         # SentencePiece begins every text with a space: "[MASK]." must not become "[MASK] ." with a piece "\u2581".
         spurious = glued and len(encoded) > 1 and tokens.pieces[encoded[0]] == "\u2581"

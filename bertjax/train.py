@@ -17,6 +17,7 @@ from bertjax import checkpoint, metrics, objective, sharding, workdir
 from bertjax.config import Config, override
 from bertjax.data import dataset, pipeline, tokenizer
 from bertjax.errors import DataError, NumericError
+from bertjax.inputs import open_data
 from bertjax.step import TrainState, abstract_state, init_state, make_eval_step, make_train_step
 
 Batch = dict[str, np.ndarray]
@@ -34,7 +35,7 @@ def pretrain(config: Config, directory: Path) -> bool:
     metrics.check_tensorboard(config)
     tokens, prepared = open_data(config, directory)
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
-        pipeline.num_examples(config.data, split, seed=config.run.seed)
+        pipeline.epoch_rows(config.data, split, seed=config.run.seed)
     held_out = make_evaluate(config, mesh, tokens, prepared)
     saved = directory / "checkpoints"
 
@@ -81,34 +82,6 @@ def pretrain(config: Config, directory: Path) -> bool:
                     break
         metrics.plot(directory, unigram_loss=unigram_entropy(prepared.token_counts))
         return last
-
-
-def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dataset.Prepared]:
-    """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
-    tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
-    check_vocabulary(config, tokens)
-    prepared = dataset.load(workdir.prepared_path(directory, config.data))
-    pipeline.check(prepared, tokens)
-    # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
-    told = ("lower_case",) if config.data.prepared else dataset.SETTINGS
-    errors = [
-        f"data.{name} = {getattr(config.data, name)!r}: {prepared.directory} was prepared with"
-        f" {prepared.settings[name]!r}; say that, or prepare another data set"
-        for name in told
-        if getattr(config.data, name) != prepared.settings[name]
-    ]
-    if errors:
-        raise DataError("\n".join(errors))
-    return tokens, prepared
-
-
-def check_vocabulary(config: Config, tokens: tokenizer.Tokenizer) -> None:
-    """Raise DataError if ids of the tokenizer could fall outside the word table: on a device they raise nothing."""
-    if tokens.vocab_size > config.model.vocab_size:
-        raise DataError(
-            f"model.vocab_size = {config.model.vocab_size}: smaller than the {tokens.vocab_size} pieces of the"
-            f" tokenizer; set it to {tokens.vocab_size} or more"
-        )
 
 
 def make_evaluate(

@@ -86,15 +86,40 @@ def test_all_mistakes_at_once(capsys):
         assert sum(text in line for line in lines) == 1, lines
 
 
-def test_bad_text_names_the_file(tmp_path, capsys):
-    latin = tmp_path / "latin.txt"
-    latin.write_bytes("Une pensée.\n".encode("latin-1") * 50)
-    empty = tmp_path / "empty.txt"
-    empty.write_text("\n\n")
-    for path, named in ((latin, "UTF-8"), (empty, "empty.txt")):
-        assert run("tokenizer", RECIPE, f"--workdir={tmp_path / 'run'}", f"--config.data.source={path}") == 3
+def test_a_source_without_text_is_named(tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "lines.jsonl").write_text('{"txt": "a"}\n' * 3)
+    for name, problem in (("empty.txt", "no document with text"), ("lines.jsonl", "bad_json_lines: 3")):
+        source = f"--config.data.source={tmp_path / name}"
+        assert run("tokenizer", RECIPE, f"--workdir={tmp_path / 'run'}", source) == 3
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert path.name in line and named in line
+        assert name in line and problem in line
+
+
+def test_data_commands(tmp_path, corpus_file, capsys):
+    """report, verify and bench on a data set made for the moment, and on a damaged one of a work directory."""
+    flags = ["--config=configs/quickstart.py", f"--config.data.source={corpus_file}", "--config.model.vocab_size=300"]
+    flags += ["--config.data.holdout=0.2", "--config.data.prepare_workers=1"]
+    keys = {"documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"}
+    keys |= {"one_segment_share", "mask_rate", "packing_density", "length_histogram"}
+    assert run("data", "report", *flags, "--json", f"--html={tmp_path / 'report.html'}") == 0
+    out = capsys.readouterr().out
+    assert keys <= json.loads(out).keys() and json.loads(out)["documents"] == 40
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert run("tokenizer", *flags, f"--workdir={tmp_path}") == run("prepare", *flags, f"--workdir={tmp_path}") == 0
+    capsys.readouterr()
+    assert run("bench", "data", *flags, f"--workdir={tmp_path}", "--seconds=0.1", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"real_tokens_per_second_per_core", "packing_density", "rows", "bound_by"} <= result.keys()
+    assert result["rows"] > 0 and 0 < result["packing_density"] <= 1
+    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 0
+    (shard,) = (tmp_path / "data").glob("bertjax-train*")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert shard.name in line
+    assert run("data", *flags) == 2 and "data: no such command" in capsys.readouterr().err
 
 
 def test_the_whole_path_by_commands(tmp_path, corpus_file, capsys):

@@ -31,7 +31,14 @@ SMALL = {
         "--config.optim.warmup_steps=1",
         "--config.run.eval_rows=4",
     ],
-    "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
+    "data": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],
+    "bench": [
+        "--repeats=1",
+        "--seconds=0.2",
+        "--config.data.holdout=0.2",
+        "--config.model.num_layers=1",
+        "--config.model.vocab_size=300",
+    ],
 }
 """What is added to each command to make it small."""
 

@@ -32,7 +32,7 @@ def inputs(corpus_file, tmp_path_factory):
     data = tiny(data={"source": str(corpus_file)}).data
     texts = (sentence for document in corpus.documents(data) for sentence in document)
     tokenizer.train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
-    prepare.prepare(data, root / "spiece.model", root / "data", workers=1)
+    prepare.prepare(data, root / "spiece.model", root / "data", runner=prepare.local(1))
     return {"source": str(corpus_file), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
 
 
@@ -227,7 +227,7 @@ def test_a_tokenizer_other_than_the_data_sets_is_refused(inputs, trained, tmp_pa
         train.pretrain(tiny(data=inputs | {"tokenizer": str(other)}), tmp_path / "run")
     config, directory = trained
     data = inputs | {"tokenizer": str(other), "prepared": str(tmp_path / "data")}
-    prepare.prepare(tiny(data=data).data, other, tmp_path / "data", workers=1)
+    prepare.prepare(tiny(data=data).data, other, tmp_path / "data", runner=prepare.local(1))
     with pytest.raises(DataError, match="was trained"):
         train.evaluate(override(config, data=data), directory)
     with pytest.raises(DataError, match="was trained"):
@@ -239,14 +239,15 @@ def test_other_data_half_way_are_refused(inputs, trained, corpus_file, tmp_path)
     config, directory = trained
     (tmp_path / "other.txt").write_text(corpus_file.read_text()[: corpus_file.stat().st_size // 2])
     other = override(config, data={"source": str(tmp_path / "other.txt"), "prepared": str(tmp_path / "data")})
-    prepare.prepare(other.data, Path(inputs["tokenizer"]), tmp_path / "data", workers=1)
+    prepare.prepare(other.data, Path(inputs["tokenizer"]), tmp_path / "data", runner=prepare.local(1))
     with pytest.raises(DataError, match="is not the data set"):
         train.pretrain(override(other, run={"steps": 8}), directory)
 
 
 def test_a_run_trains_on_the_source_it_names(inputs, tmp_path):
     """WORKDIR/data was made from another source, or in another case: refused, not silently used."""
-    prepare.prepare(tiny(data=inputs).data, Path(inputs["tokenizer"]), tmp_path / "run" / "data", workers=1)
+    data, vocabulary = tiny(data=inputs).data, Path(inputs["tokenizer"])
+    prepare.prepare(data, vocabulary, tmp_path / "run" / "data", runner=prepare.local(1))
     for changes, named in (({"source": "else.txt"}, "data.source = 'else.txt'"), ({"lower_case": False}, "lower_case")):
         with pytest.raises(DataError, match=named):
             train.pretrain(tiny(data=inputs | {"prepared": ""} | changes), tmp_path / "run")
@@ -254,7 +255,7 @@ def test_a_run_trains_on_the_source_it_names(inputs, tmp_path):
 
 def test_a_split_without_examples_is_refused_at_once(inputs, tmp_path):
     config = tiny(data=inputs | {"holdout": 0.0, "prepared": str(tmp_path / "data")})
-    prepare.prepare(config.data, Path(inputs["tokenizer"]), tmp_path / "data", workers=1)
+    prepare.prepare(config.data, Path(inputs["tokenizer"]), tmp_path / "data", runner=prepare.local(1))
     with pytest.raises(DataError, match="validation split"):
         train.pretrain(config, tmp_path / "run")
 
