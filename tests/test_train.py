@@ -237,7 +237,7 @@ def test_a_tokenizer_other_than_the_data_sets_is_refused(inputs, trained, tmp_pa
 def test_other_data_half_way_are_refused(inputs, trained, corpus_file, tmp_path):
     """The same tokenizer, another corpus: the rows that the run has counted would be other rows."""
     config, directory = trained
-    (tmp_path / "other.txt").write_text(corpus_file.read_text()[: corpus_file.stat().st_size // 2])
+    (tmp_path / "other.txt").write_text(corpus_file.read_text()[: corpus_file.stat().st_size * 3 // 4])
     other = override(config, data={"source": str(tmp_path / "other.txt"), "prepared": str(tmp_path / "data")})
     prepare.prepare(other.data, Path(inputs["tokenizer"]), tmp_path / "data", runner=prepare.local(1))
     with pytest.raises(DataError, match="is not the data set"):

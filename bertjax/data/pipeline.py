@@ -43,6 +43,8 @@ Batch = dict[str, np.ndarray]
 # The two streams of random numbers of an example: a change to one leaves the draws of the other as they are.
 _PAIR, _MASK = 0, 1
 
+_PARENTS_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # what a signal to the whole group means is the parent's to say
+
 
 def train_batches(
     data: DataConfig,
@@ -340,12 +342,21 @@ def _iterate(data: DataConfig, batches: grain.MapDataset[Batch]) -> grain.Datase
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=data.loader_workers)
         iterable = iterable.mp_prefetch(processes, worker_init_fn=_start_worker)
-    return iter(iterable)
+    iterator = iter(iterable)
+    if data.loader_workers:
+        # Started here, with the signals blocked: the processes inherit that, and a signal to the group that comes while
+        # one of them is still importing does not end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+        try:
+            iterator.start_prefetch()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return iterator
 
 
 def _start_worker(number: int, count: int) -> None:
     """A loader process lives as long as its parent: a signal to the whole group is the parent's to answer."""
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
+    for signal_number in _PARENTS_SIGNALS:
         signal.signal(signal_number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

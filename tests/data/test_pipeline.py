@@ -485,6 +485,8 @@ def test_loader_processes_outlive_a_group_signal_and_die_with_their_parent(on_di
             time.sleep(0.1)
         assert not children(process.pid)
     finally:
+        process.kill()
+        process.wait()
         process.stdout.close()
         for pid in children(process.pid):
             os.kill(pid, signal.SIGKILL)

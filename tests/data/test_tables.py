@@ -213,7 +213,7 @@ def test_a_data_set_that_names_foreign_classes_is_not_opened(tmp_path, prepared,
     (copy / "features.json").write_text(trees[spelling])
     assert f"'{module}.Text', a class that is not of TFDS" in refused(f"tfds:{copy}", text_field="body")
     assert module not in sys.modules
-    monkeypatch.setattr(tables, "_class_names", lambda tree: [])
+    monkeypatch.setattr(tables, "class_names", lambda tree: [])
     units(DataConfig(source=f"tfds:{copy}", text_field="body"))
     assert sys.modules.pop(module)  # so the refusal is what kept it out
 
