@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import grain
@@ -345,9 +346,11 @@ def _iterate(data: DataConfig, batches: grain.MapDataset[Batch]) -> grain.Datase
     iterator = iter(iterable)
     if data.loader_workers:
         # Started here, with the signals blocked: the processes inherit that, and a signal to the group that comes while
-        # one of them is still importing does not end it.
+        # one of them is still importing does not end it. Python's resource tracker first: its start unblocks them.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
         try:
+            iterator.get_state()  # makes what is started below; else all would start with the first batch, unshielded
             iterator.start_prefetch()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
