@@ -36,6 +36,7 @@ class ModelConfig:
     attention_output_dropout: bool = True  # False: none after the attention output projection (DistilBERT)
     initializer_range: float = 0.02  # std of the truncated normal, cut at two of it and not rescaled
     layer_norm_eps: float = 1e-12
+    attention: str = "auto"  # what computes it: auto (a rule, bertjax/attention.py), reference, xla, cudnn, splash
     dtype: str = "float32"  # compute dtype, float32 or bfloat16; parameters and statistics are always float32
     scan: bool = True  # False unrolls the layers: longer compile, same parameters
     remat: str = "none"  # what the backward pass recomputes: none, dots (all but matrix products), full

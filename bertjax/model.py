@@ -133,7 +133,15 @@ class Attention(nn.Module):
         bias_SND = jnp.stack([bias for _, bias in projections])
         qkv_BLSND = linear("BLH,HSND->BLSND", x_BLH, (kernel_HSND, bias_SND))
         q_BLND, k_BLND, v_BLND = (qkv_BLSND[:, :, i] for i in range(3))
-        context_BLND = attend(q_BLND, k_BLND, v_BLND, segments_BL, dropout_rate=c.attention_dropout, key=prob_key)
+        context_BLND = attend(
+            q_BLND,
+            k_BLND,
+            v_BLND,
+            segments_BL,
+            dropout_rate=c.attention_dropout,
+            key=prob_key,
+            backend=c.attention,
+        )
         out = Affine(c, (N, D, c.hidden_size), ("heads", "head_dim", "hidden"), name="out")
         y_BLH = linear("BLND,NDH->BLH", context_BLND, out())
         if c.attention_output_dropout:

@@ -6,6 +6,7 @@ from typing import Any
 CHOICES = {
     "model.share": ("none", "attention", "ffn", "all"),
     "model.activation": ("gelu_tanh", "gelu_erf", "relu"),
+    "model.attention": ("auto", "reference", "xla", "cudnn", "splash"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
     "data.format": ("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl", "parquet"),

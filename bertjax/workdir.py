@@ -23,7 +23,7 @@ from bertjax.errors import ConfigError, StorageError
 CONFIG = "config.json"
 
 MAY_CHANGE = {
-    "model": ("scan", "remat"),
+    "model": ("scan", "remat", "attention"),
     "data": (
         "source",
         "format",
