@@ -97,8 +97,9 @@ class Pairs:
         return begin, middle, *self._random_next(first, end - middle, end - begin > self.longest, rng), 1
 
     def recut(self, cuts: list[int]) -> Pairs:
-        """The same text in more examples: chunks also end at these pieces, ascending."""
-        first_N1 = np.union1d(self.first_N1, np.array(cuts, np.int64))
+        """The same text in more examples: chunks also end at these pieces, where none did."""
+        # Stable, which for two sorted runs is a merge: a hundred times faster than np.union1d.
+        first_N1 = np.sort(np.concatenate((self.first_N1, np.array(cuts, np.int64))), kind="stable")
         return replace(self, first_N1=first_N1, lengths_N=_pair_lengths(first_N1, self.piece_starts_P1, self.longest))
 
     def _random_next(self, first: int, size: int, reach: bool, rng: np.random.Generator) -> tuple[int, int]:

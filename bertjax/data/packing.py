@@ -9,7 +9,7 @@ Where long examples leave gaps that no short one is left for, `fill` cuts a few 
 Shape letters: N examples, b of a block of them, R rows, l lengths from 0 to the row's, P pieces.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,59 +75,90 @@ def fill(
     sizes_R = np.diff(rows.first_R1)
     room_R = row_length - np.add.reduceat(lengths_N[rows.example_N], rows.first_R1[:-1])
     gap_R = np.flatnonzero((room_R >= row_length // _SMALLEST_GAP) & (sizes_R < most))
-    gaps = sorted(zip(room_R[gap_R].tolist(), gap_R.tolist(), strict=True))
+    gap_G = gap_R[np.argsort(room_R[gap_R], kind="stable")]
     full_R = np.flatnonzero((sizes_R == 1) & (room_R == 0))
     # Evenly spread, so that no stretch of the text is cut up more than another.
-    count = min(len(full_R), sum(room for room, _ in gaps) // row_length)
+    count = min(len(full_R), int(room_R[gap_G].sum()) // row_length)
     donors_R = full_R[np.linspace(0, len(full_R) - 1, count).astype(np.int64)]
-    cuts: list[int] = []
-    homes: dict[int, list[int]] = {}  # example -> the rows of its parts
-    for example in rows.example_N[rows.first_R1[donors_R]].tolist():
-        low, high = int(first_N1[example]), int(first_N1[example + 1])
-        parts = _into_gaps((piece_starts_P1[low : high + 1] - piece_starts_P1[low]).tolist(), gaps)
-        cuts += [low + end for end, _ in parts[:-1]]
-        if parts:
-            homes[example] = [row for _, row in parts]
-    return sorted(cuts), _moved(rows, homes)
-
-
-def _into_gaps(starts: list[int], gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(piece at which it ends, row) of each part of an example, the gaps taken out of `gaps`; [] if they do not do."""
-    parts, taken = [], []
-    at, last = 0, len(starts) - 1
-    while at < last and gaps:
-        # The least gap that holds all that is left, or the largest there is.
-        gap = gaps.pop(min(bisect_left(gaps, (starts[last] - starts[at] + 3,)), len(gaps) - 1))
-        taken.append(gap)
-        end = bisect_right(starts, starts[at] + gap[0] - 3) - 1
-        if end == at:
-            break
-        parts.append((end, gap[1]))
-        at = end
-    if at == last:
-        return parts
-    for gap in taken:
-        insort(gaps, gap)
-    return []
-
-
-def _moved(rows: Rows, homes: dict[int, list[int]]) -> Rows:
-    """The rows with the parts of some examples in other rows, and examples numbered with the parts counted."""
-    more_N = np.zeros(len(rows.example_N), np.int64)
-    for example, parts in homes.items():
-        more_N[example] = len(parts) - 1
+    donors_R = donors_R[np.argsort(rows.example_N[rows.first_R1[donors_R]])]  # in the order of the text
+    example_D = rows.example_N[rows.first_R1[donors_R]]
+    # The pieces of the donors alone, each with its end, because a search among all pieces leaves the cache.
+    count_D = first_N1[example_D + 1] - first_N1[example_D] + 1
+    last_D = np.cumsum(count_D) - 1
+    piece_p = np.repeat(first_N1[example_D + 1] - last_D, count_D) + np.arange(count_D.sum())
+    donor_k, end_k, gap_k = _into_gaps(piece_starts_P1[piece_p], last_D - count_D + 1, last_D, room_R[gap_G])
+    # So are the parts, so each has as many cuts before it as are counted here.
+    cut_k = end_k < last_D[donor_k]
+    number_k = example_D[donor_k] + np.cumsum(cut_k) - cut_k
+    more_N = np.bincount(example_D[donor_k[cut_k]], minlength=len(rows.example_N))
     number_N = np.arange(len(more_N)) + np.cumsum(more_N) - more_N
-    row_N = np.repeat(np.arange(len(rows)), np.diff(rows.first_R1))
-    stays = np.ones(len(more_N), bool)
-    stays[list(homes)] = False
-    stays = stays[rows.example_N]
-    moved = [(row, int(number_N[e]) + part) for e, parts in homes.items() for part, row in enumerate(parts)]
-    moved_rows, moved_examples = np.array(moved, np.int64).reshape(-1, 2).T
-    row_N = np.concatenate((row_N[stays], moved_rows))
-    example_N = np.concatenate((number_N[rows.example_N[stays]], moved_examples))
-    order_N = np.argsort(row_N, kind="stable")
-    sizes_R = np.bincount(row_N, minlength=len(rows))
-    return Rows(np.concatenate(([0], np.cumsum(sizes_R[sizes_R > 0]))), example_N[order_N])
+    moved = _moved(rows, number_N[rows.example_N], donors_R[donor_k], gap_G[gap_k], number_k)
+    return piece_p[end_k[cut_k]].tolist(), moved
+
+
+def _into_gaps(
+    starts_p: np.ndarray, first_D: np.ndarray, last_D: np.ndarray, room_G: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(donor, piece at which it ends, gap) of each part, in the order of the text.
+
+    Donor i is the pieces first_D[i] to last_D[i], which begin at the tokens `starts_p`; `room_G` is ascending. Each
+    donor takes one gap after the other until all of it has a place, or else gives them back. Many take theirs at once:
+    one in two in the first turn, then half of the others, so that few are left when gaps run out.
+    """
+    free_G = np.ones(len(room_G), bool)
+    parts = [np.zeros((3, 0), np.int64)]
+    for turn in range(len(first_D).bit_length()):
+        donor_d = np.arange(2**turn - 1, len(first_D), 2 ** (turn + 1))
+        at_d = first_D[donor_d]
+        taken = []
+        while len(donor_d):
+            free_F = np.flatnonzero(free_G)
+            choice_d = _choose(starts_p[last_D[donor_d]] - starts_p[at_d] + 3, room_G[free_F])
+            served_d = choice_d >= 0
+            donor_d, at_d, gap_d = donor_d[served_d], at_d[served_d], free_F[choice_d[served_d]]
+            free_G[gap_d] = False
+            reach_d = starts_p.searchsorted(starts_p[at_d] + room_G[gap_d] - 3, side="right") - 1
+            end_d = np.minimum(reach_d, last_D[donor_d])
+            taken.append(np.stack((donor_d, end_d, gap_d)))
+            going_d = (end_d > at_d) & (end_d < last_D[donor_d])
+            donor_d, at_d = donor_d[going_d], end_d[going_d]
+        donor_k, end_k, gap_k = taken_3k = np.concatenate(taken, axis=1)
+        whole_k = np.isin(donor_k, donor_k[end_k == last_D[donor_k]])
+        free_G[gap_k[~whole_k]] = True
+        parts.append(taken_3k[:, whole_k])
+    parts_3k = np.concatenate(parts, axis=1)
+    donor_k, end_k, gap_k = parts_3k[:, np.argsort(parts_3k[1])]
+    return donor_k, end_k, gap_k
+
+
+def _choose(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
+    """The gap for each need, none twice: the least that holds it, or else one of the largest; -1 if there is none."""
+    order_d = np.argsort(need_d, kind="stable")
+    number_d = np.arange(len(need_d))
+    # The least need first: each takes the first gap that is large enough and behind that of the one before it.
+    fit_d = number_d + np.maximum.accumulate(room_F.searchsorted(need_d[order_d]) - number_d)
+    fits = int(fit_d.searchsorted(len(room_F)))
+    others = np.delete(np.arange(len(room_F)), fit_d[:fits])[fits - len(need_d) :] if fits < len(need_d) else fit_d[:0]
+    chosen_d = np.full(len(need_d), -1)
+    chosen_d[order_d[:fits]] = fit_d[:fits]
+    chosen_d[order_d[len(need_d) - len(others) :]] = others
+    return chosen_d
+
+
+def _moved(rows: Rows, number_N: np.ndarray, from_k: np.ndarray, to_k: np.ndarray, number_k: np.ndarray) -> Rows:
+    """Without the rows `from_k`, and with example number_k[i] at the end of row to_k[i], all different rows."""
+    sizes_R = np.diff(rows.first_R1)
+    sizes_R[from_k] = 0
+    sizes_R[to_k] += 1
+    stays_N = np.ones(len(number_N), bool)
+    stays_N[rows.first_R1[from_k]] = False
+    starts_R1 = np.concatenate(([0], np.cumsum(sizes_R)))
+    added_N = np.zeros(starts_R1[-1], bool)
+    added_N[starts_R1[to_k + 1] - 1] = True
+    example_N = np.empty(len(added_N), np.int64)
+    example_N[~added_N] = number_N[stays_N]
+    example_N[starts_R1[to_k + 1] - 1] = number_k
+    return Rows(np.concatenate(([0], np.cumsum(sizes_R[sizes_R > 0]))), example_N)
 
 
 def density(lengths_N: np.ndarray, rows: Rows, row_length: int) -> float:

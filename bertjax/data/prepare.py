@@ -24,7 +24,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from bertjax.config import DataConfig
 from bertjax.data import corpus, dataset, shards, tokenizer
@@ -251,6 +250,8 @@ def _summary(data: DataConfig, results: list[dict]) -> dict:
 
 def _finish(partial: Path, results: list[dict], metadata: dict) -> Path:
     """Join the index, name the shards as TFDS does and write what lies beside them; returns the finished folder."""
+    import tensorflow_datasets as tfds  # here, because it takes most of a worker's start
+
     target = partial / "finished"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()

@@ -67,9 +67,12 @@ def write_unit(
     token_counts = {name: np.zeros(vocabulary.vocab_size, np.int64) for name in SPLITS}
     least = 2**64
     for documents in _stretches(corpus.read(unit, data, counts)):
-        tokens_n, lengths_S = vocabulary.encode_batch([sentence for document in documents for sentence in document])
+        # With the space before it, which is a part of the first word in byte-level BPE and nothing in other kinds.
+        sentences = [" " * (i > 0) + sentence for document in documents for i, sentence in enumerate(document)]
+        tokens_n, lengths_S = vocabulary.encode_batch(sentences)
         token_ends_S1 = np.concatenate(([0], np.cumsum(lengths_S)))
         first = 0
+        counted: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
         for document in documents:
             after = first + len(document)
             tokens, lengths = tokens_n[token_ends_S1[first] : token_ends_S1[after]], lengths_S[first:after]
@@ -82,7 +85,10 @@ def write_unit(
             split = "validation" if digest < holdout_below else "train"
             least = min(least, digest)
             writers[split].add(tokens, lengths[lengths > 0], digest)
-            token_counts[split] += np.bincount(tokens, minlength=vocabulary.vocab_size)
+            counted[split].append(tokens)
+        for name, found in counted.items():
+            if found:  # all at once, because each count is as long as the vocabulary
+                token_counts[name] += np.bincount(np.concatenate(found), minlength=vocabulary.vocab_size)
     for writer in writers.values():
         writer.close()
     unknown = {name: int(token_counts[name][vocabulary.special.unk]) for name in SPLITS}

@@ -138,6 +138,20 @@ def test_filling_cuts_few_examples_and_loses_none(seed):
     assert (lengths_N[whole_N] == after_N[np.searchsorted(bounds, first_N1[whole_N])]).all()
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.lists(st.integers(1, 40), max_size=20))
+def test_gaps_are_chosen_once_and_none_is_left_unused(needs, rooms):
+    need_d, room_F = np.array(needs), np.sort(np.array(rooms, np.int64))
+    chosen_d = packing._choose(need_d, room_F)
+    used = chosen_d[chosen_d >= 0]
+    assert len(set(used.tolist())) == len(used) == min(len(needs), len(rooms))
+    held = np.sort(need_d[(chosen_d >= 0) & (room_F[chosen_d] >= need_d)]) if rooms else need_d[:0]
+    free = room_F.tolist()
+    for need in sorted(needs):  # one by one, the least first: each the least room that holds it
+        if fitting := [room for room in free if room >= need]:
+            free.remove(min(fitting))
+    assert len(held) >= len(rooms) - len(free)
+
+
 def test_filling_without_gaps_or_donors_changes_nothing():
     for lengths in ([512] * 5, [300] * 5, [5]):
         lengths_N = np.array(lengths, np.int32)
