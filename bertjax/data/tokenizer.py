@@ -1,14 +1,16 @@
-"""SentencePiece and WordPiece behind one small protocol, and the training of a SentencePiece model."""
+"""SentencePiece, WordPiece and tokenizer.json behind one small protocol, and the training of a SentencePiece model."""
 
 import hashlib
 import io
 import itertools
+import json
 import os
 import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +19,9 @@ import sentencepiece
 import tokenizers
 
 from bertjax.errors import DataError, StorageError
+
+SUFFIXES = (".model", ".txt", ".json")
+"""Of the files that `load` reads."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Tokenizer(Protocol):
     special: Special
     digest: str  # SHA-256 of the file, in hex
     pieces: list[str]
-    starts_word: np.ndarray  # bool [vocab_size]: the piece begins a word
+    spellings: list[str]  # of each piece in running text: with a space before it where it begins a word
+    starts_word: np.ndarray  # bool [vocab_size]: whole-word masking begins a word here
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts one after the other, int32 [n], and how many each has, int64 [texts].
@@ -53,18 +59,22 @@ class Tokenizer(Protocol):
 
 
 def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
-    """The tokenizer of a SentencePiece `.model` or a WordPiece `.txt`. Cheap enough for each worker to call.
+    """The tokenizer of a SentencePiece `.model`, a WordPiece `.txt` or a `.json` of the tokenizers library: the
+    byte-level BPE of RoBERTa, or what transformers saves of BERT and ALBERT. Cheap enough for each worker to call.
 
-    Raises DataError for a file that is missing, empty, damaged, of another kind, or without the special pieces.
+    A `.json` says itself what happens to case, so `lower_case` means nothing to it. Raises DataError for a file that is
+    missing, empty, damaged, of another kind, or without the special pieces.
     """
     path = Path(path)
-    kinds: dict[str, Callable[[Path, bytes, bool], Tokenizer]] = {".model": _SentencePiece, ".txt": _WordPiece}
+    makers: tuple[Callable[[Path, bytes, bool], Tokenizer], ...] = (_SentencePiece, _WordPiece, _Json)
+    kinds = dict(zip(SUFFIXES, makers, strict=True))
     if path.suffix not in kinds:
-        raise DataError(f"data.tokenizer = {str(path)!r}: must end in .model (SentencePiece) or .txt (WordPiece)")
+        ends = ".model (SentencePiece), .txt (WordPiece) or .json (of the tokenizers library)"
+        raise DataError(f"data.tokenizer = {str(path)!r}: must end in {ends}")
     try:
         content = path.read_bytes()
     except OSError as error:
-        fix = "train one with `bertjax tokenizer` or name a .model or .txt file"
+        fix = "train one with `bertjax tokenizer` or name a .model, .txt or .json file"
         raise DataError(f"data.tokenizer = {str(path)!r}: cannot be read ({error.strerror}); {fix}") from None
     if not content.strip():  # SentencePiece would load it without a word
         raise DataError(f"data.tokenizer = {str(path)!r}: the file is empty; copy or train it again")
@@ -91,6 +101,7 @@ def _flat(encoded: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 _PUNCTUATION = frozenset('!"#$%&"()*+,-./:;?@[\\]^_`{|}~')
 _WORD_INSIDE = frozenset("abcdefghijklmnopqrstuvwxyz") | _PUNCTUATION
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def _starts_word(piece: str) -> bool:
@@ -106,10 +117,15 @@ def _normalise(text: str, lower_case: bool) -> str:
     """ALBERT's `preprocess_text`: one space for any white space, NFKD; uncased: no combining marks, lower case."""
     text = " ".join(text.split())
     if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-        if lower_case:
-            text = "".join(character for character in text if not unicodedata.combining(character))
+        # Run by run, because there are few in English and mostly the same ones; no rule of NFKD reaches across ASCII.
+        text = _NOT_ASCII.sub(lambda run: _decomposed(run[0], lower_case), text)
     return text.lower() if lower_case else text
+
+
+@lru_cache(maxsize=4096)
+def _decomposed(run: str, lower_case: bool) -> str:
+    run = unicodedata.normalize("NFKD", run)
+    return "".join(character for character in run if not (lower_case and unicodedata.combining(character)))
 
 
 class _SentencePiece:
@@ -128,6 +144,7 @@ class _SentencePiece:
         self.special = _special(
             path, self.pieces, [["<pad>", "[PAD]"], ["<unk>", "[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]]
         )
+        self.spellings = [" " + piece[1:] if piece[0] == "▁" else piece for piece in self.pieces]
         self.starts_word = np.array([_starts_word(piece) for piece in self.pieces])
         self._splits = {index: self._split(piece) for index, piece in enumerate(self.pieces) if _ends_in_comma(piece)}
         self._is_split = np.isin(np.arange(self.vocab_size), list(self._splits))
@@ -152,7 +169,7 @@ class _SentencePiece:
         counts_n[at_k] += more_k
         lengths = lengths + np.bincount(text_k, more_k, len(texts)).astype(np.int64)
         split_n = np.repeat(ids_n, counts_n)
-        split_n[np.repeat(self._is_split[ids_n], counts_n)] = np.concatenate(parts)
+        split_n[np.repeat(self._is_split[ids_n], counts_n)] = list(itertools.chain.from_iterable(parts))
         return split_n, lengths
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -178,6 +195,7 @@ class _WordPiece:
         self.vocab_size = len(self.pieces)
         self.digest = hashlib.sha256(content).hexdigest()
         self.special = _special(path, self.pieces, [["[PAD]"], ["[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]])
+        self.spellings = [piece[2:] if piece.startswith("##") else " " + piece for piece in self.pieces]
         self.starts_word = np.array([not piece.startswith("##") for piece in self.pieces])
         vocabulary = {piece: index for index, piece in enumerate(self.pieces)}
         # The specials are not registered, so that "[MASK]" in a text is split like any other punctuation.
@@ -195,6 +213,77 @@ class _WordPiece:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+
+
+# tokenizer.json ----------------------------------------------------------------------------------------------------
+
+_BYTES = tokenizers.decoders.ByteLevel()
+_SPELLED: dict[str, Callable[[str], str]] = {
+    "WordPiece": lambda piece: piece[2:] if piece.startswith("##") else " " + piece,
+    "Unigram": lambda piece: " " + piece[1:] if piece.startswith("▁") else piece,
+    "BPE": lambda piece: _BYTES.decode([piece]),
+}
+"""The kinds of tokenizer.json, and how a piece of each is spelled in running text."""
+_DECODERS = {"WordPiece": tokenizers.decoders.WordPiece(), "Unigram": tokenizers.decoders.Metaspace(), "BPE": _BYTES}
+
+
+class _Json:
+    """A tokenizer.json of the tokenizers library. Its normalizer, if any, is the file's, and so is a space before a
+    text. RoBERTa has neither: a text begins with a piece without "Ġ", which whole-word masking takes for the rest of
+    a word unless a special piece stands before it.
+    """
+
+    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
+        del lower_case  # see `load`
+        try:
+            kind, self._tokenizer = _parse_json(content)
+        except Exception as error:  # the library raises nothing more special
+            raise DataError(
+                f"data.tokenizer = {str(path)!r}: not WordPiece, Unigram or byte-level BPE of the tokenizers library"
+                f" ({' '.join(str(error).split()):.120}); name one, or the vocab.txt or .model that it comes with"
+            ) from None
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        pieces = [self._tokenizer.id_to_token(index) for index in range(self.vocab_size)]
+        self.pieces = [piece for piece in pieces if piece is not None]
+        if len(self.pieces) < len(pieces):
+            missing = pieces.index(None)
+            raise DataError(f"data.tokenizer = {str(path)!r}: has no piece with id {missing}; number them without gaps")
+        names = [["<pad>", "[PAD]"], ["<unk>", "[UNK]"], ["<s>", "[CLS]"], ["</s>", "[SEP]"], ["<mask>", "[MASK]"]]
+        self.special = _special(path, self.pieces, names)
+        # Registered as special and then switched off: "<mask>" in a text is ordinary text.
+        self._tokenizer.add_special_tokens([self.pieces[index] for index in astuple(self.special)])
+        self._tokenizer.encode_special_tokens = True
+        spelled = [_SPELLED[kind](piece) for piece in self.pieces]
+        # A part of a character has no spelling of its own.
+        self.spellings = [piece if "\ufffd" in text else text for piece, text in zip(self.pieces, spelled, strict=True)]
+        starts = _starts_word if kind == "Unigram" else lambda piece: _SPELLED[kind](piece).startswith(" ")
+        self.starts_word = np.array([starts(piece) for piece in self.pieces])
+
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return _flat([encoding.ids for encoding in encoded])
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+
+
+def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
+    """Kind and tokenizer of a file, without cutting and padding. Raises an Exception if it is of another kind."""
+    values = json.loads(content)
+    model, split = values["model"], values["pre_tokenizer"]
+    kind = model.get("type", "BPE" if "merges" in model else "another")  # old files do not say it
+    steps = split["pretokenizers"] if split and split["type"] == "Sequence" else [split]
+    if kind not in _SPELLED or (kind == "BPE" and not any(step and step["type"] == "ByteLevel" for step in steps)):
+        raise ValueError(f"its model is {kind}, split by {', '.join(step['type'] for step in steps if step) or 'none'}")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):  # ids at random; pieces not of bytes
+        if model.get(name) and not (kind == "WordPiece" and model[name] == "##"):
+            raise ValueError(f"its model.{name} is set")
+    tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.decoder = _DECODERS[kind]
+    return kind, tokenizer
 
 
 # Training ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from bpe import train_bpe
 
 from bertjax.config import DataConfig
 from bertjax.data import corpus, dataset, prepare, shards, tokenizer
@@ -258,3 +259,14 @@ assert not {{"jax", "tensorflow"}} & set(sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_sentences_in_byte_level_bpe_keep_the_space_before_them(tmp_path):
+    lines = ["The king of the north was lost. The garden of the city was quiet.", "A word. And another."]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(lines) + "\n")
+    vocabulary = train_bpe(tmp_path / "tokenizer.json")
+    data = DataConfig(source=str(tmp_path / "corpus.txt"), format="paragraphs", holdout=0.0)
+    summary = make(data, vocabulary, tmp_path / "data")
+    assert summary["sentences"] > len(lines)
+    loaded = tokenizer.load(vocabulary, lower_case=False)
+    assert [loaded.decode(tokens) for tokens in documents(dataset.load(tmp_path / "data").train)] == lines

@@ -1,6 +1,7 @@
 """Ids agree with the reference tokenizers, special pieces are where ALBERT has them, and bad files are named."""
 
 import hashlib
+import json
 import re
 import unicodedata
 from pathlib import Path
@@ -9,18 +10,14 @@ import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
+from bpe import ROBERTA, SIZE, TEXT, train_bpe
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bertjax.data import tokenizer
 from bertjax.errors import DataError, StorageError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-TEXT = [
-    f"The {noun} of the {place} was {word} in {year}, and nobody said why."
-    for noun in ("king", "garden", "house", "river", "winter")
-    for place in ("north", "city", "island", "valley")
-    for word in ("lost", "found", "quiet", "beautiful")
-    for year in (1815, 1900, 2020)
-]
 HARD = ["Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x", "", "unaffable " + "q" * 150, "It’s £5 – “ok”… 2020, 1,000,"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -100,7 +97,13 @@ def test_training_problems_name_the_fix(tmp_path):
 
 def test_bad_files_are_named(tmp_path, vocabulary):
     good = vocabulary.read_bytes()
-    cases = {"no.model": None, "empty.model": b"", "bad.model": b"garbage" * 9, "x.json": b"{}", "latin.txt": b"\xe9\n"}
+    cases = {
+        "no.model": None,
+        "empty.model": b"",
+        "bad.model": b"garbage" * 9,
+        "x.vocab": b"{}",
+        "latin.txt": b"\xe9\n",
+    }
     cases |= {"blank.txt": b" \n", "nomask.txt": good.replace(b"[MASK]\n", b"")}
     for name, content in cases.items():
         if content is not None:
@@ -143,6 +146,15 @@ def real_lines():
     return lines
 
 
+@given(st.text("aΣé\u0301\u0323\u00a8ﬁＡ각\u2028 \t.–İ"), st.booleans())
+def test_normalisation_is_alberts(text, lower_case):
+    """`preprocess_text` of google-research/albert, tokenization.py, without its quotation marks."""
+    expected = unicodedata.normalize("NFKD", " ".join(text.split()))
+    if lower_case:
+        expected = "".join(c for c in expected if not unicodedata.combining(c)).lower()
+    assert tokenizer._normalise(text, lower_case) == expected
+
+
 def test_albert_ids_equal_sentencepiece():
     """Numbers with a comma aside, which ALBERT splits again."""
     path = shared("vocab", "albert_30k_clean.model")
@@ -169,3 +181,103 @@ def test_albert_pieces():
     assert other.tolist() == plain.encode("no digits, here")
     words = {"▁the": True, "s": False, ".": True, "2": True, "[CLS]": False, "<unk>": True, "ing": False}
     assert {piece: bool(loaded.starts_word[plain.piece_to_id(piece)]) for piece in words} == words
+
+
+# Byte-level BPE ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("specials", [ROBERTA, ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]])
+def test_bpe_is_what_its_file_says(specials, tmp_path):
+    path = train_bpe(tmp_path / "tokenizer.json", specials=specials)
+    loaded = tokenizer.load(path, lower_case=True)
+    assert loaded.special == tokenizer.Special(pad=1, unk=3, cls=0, sep=2, mask=4)
+    assert loaded.vocab_size == len(loaded.pieces) == loaded.starts_word.size == SIZE
+    assert loaded.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    texts = [*TEXT, *HARD, "The kingThe", " The", "\n\u2028x", "😀 naïve"]
+    encoded = encode(loaded, texts)
+    assert [loaded.decode(ids) for ids in encoded] == texts  # case and all bytes included, nothing cut or padded
+    assert max(len(ids) for ids in encoded) > 40 and len(encode(loaded, [""])[0]) == 0
+    (ids,) = encode(loaded, ["The king of the"])
+    assert [loaded.pieces[i] for i in ids][-3:] == ["Ġking", "Ġof", "Ġthe"]
+    words = {"Ġthe": True, "Ġ": True, "e": False, "in": False, ".": False, specials[0]: False}
+    assert {piece: bool(loaded.starts_word[loaded.pieces.index(piece)]) for piece in words} == words
+
+
+def test_bpe_special_pieces_typed_in_text_are_text(tmp_path):
+    """Also where the file does not call them special, or not at all."""
+    path = train_bpe(tmp_path / "tokenizer.json")
+    for change in ({}, {"special": False}, None):
+        values = json.loads(path.read_text())
+        values["added_tokens"] = [] if change is None else [token | change for token in values["added_tokens"]]
+        path.write_text(json.dumps(values))
+        loaded = tokenizer.load(path, lower_case=False)
+        text = "a <mask> b</s><s> <pad>"
+        (ids,) = encode(loaded, [text])
+        assert min(ids) > 4 and loaded.decode(ids) == text and loaded.vocab_size == SIZE
+
+
+def test_bpe_normalises_as_its_file_says(tmp_path):
+    """`lower_case` means nothing to it."""
+    lower = tokenizers.normalizers.Lowercase()
+    path = train_bpe(tmp_path / "tokenizer.json", prefix_space=True, normalizer=lower)
+    for lower_case in (True, False):
+        loaded = tokenizer.load(path, lower_case=lower_case)
+        (ids,) = encode(loaded, ["The KING"])
+        assert [loaded.pieces[i] for i in ids] == ["Ġthe", "Ġking"]
+
+
+def test_bpe_spellings_are_text(tmp_path):
+    loaded = tokenizer.load(train_bpe(tmp_path / "tokenizer.json"), lower_case=True)
+    assert {" the", " king", "e", "<mask>"} <= set(loaded.spellings)
+    assert loaded.spellings[loaded.pieces.index("Ã")] == "Ã"  # the first byte of "é"
+    assert len(set(loaded.spellings)) == loaded.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": {"type": "WordLevel"}}, "its model is WordLevel"),
+        ({"model": {"type": "Unigram"}}, "expected a sequence"),
+        ({"model": {"dropout": 0.1}}, "model.dropout is set"),
+        ({"model": {"continuing_subword_prefix": "Ġ"}}, "continuing_subword_prefix is set"),  # the library would panic
+        ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is set"),
+        ({"model": {"merges": [["Ġ", "nothing"]]}}, "out of vocabulary"),
+        ({"model": {"vocab": {"<s>": 0, "a": 2}, "merges": []}}, "no piece with id 1"),
+        ({"model": {"vocab": {"<s>": 0, "a": 1}, "merges": []}, "added_tokens": []}, "has no piece <pad> or [PAD]"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "split by Whitespace"),
+        ({"pre_tokenizer": None}, "split by none"),
+        ({"model": None}, "Unigram or byte-level BPE of the tokenizers"),
+        ({"version": "9"}, "Unigram or byte-level BPE of the tokenizers"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_another_json_is_refused(change, text, tmp_path):
+    path = train_bpe(tmp_path / "tokenizer.json")
+    values = json.loads(path.read_text())
+    for name, value in change.items():
+        values[name] = values[name] | value if isinstance(value, dict) and name == "model" else value
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError) as caught:
+        tokenizer.load(path, lower_case=True)
+    (line,) = str(caught.value).splitlines()
+    assert str(path) in line and text in line and len(line) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"{}", b"3", b"\xff{}", b'{"model": 1}'])
+def test_json_that_is_no_tokenizer_is_refused(content, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="Unigram or byte-level BPE of the tokenizers") as caught:
+        tokenizer.load(path, lower_case=True)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("prefix_space", [False, True])
+def test_bpe_ids_equal_transformers(prefix_space, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the [hf] extra is not installed")
+    path = train_bpe(tmp_path / "tokenizer.json", prefix_space=prefix_space)
+    peer = transformers.RobertaTokenizerFast.from_pretrained(tmp_path, add_prefix_space=prefix_space)
+    loaded = tokenizer.load(path, lower_case=True)
+    texts = TEXT + HARD
+    expected = [peer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert [ids.tolist() for ids in encode(loaded, texts)] == expected
