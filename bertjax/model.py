@@ -4,6 +4,8 @@ Shape letters: B rows, L positions of a row, H hidden size, E embedding size, N 
 V vocabulary, P prediction slots, K examples of a row, S the three projections (query, key, value).
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bertjax import batch as batch_contract
 from bertjax.attention import attend
-from bertjax.config import ModelConfig
+from bertjax.config import DataConfig, ModelConfig
 from bertjax.dropout import dropout
 from bertjax.sharding import constrain
 
@@ -325,6 +328,15 @@ def apply(config: ModelConfig, params: Any, batch: Any, key: jax.Array | None = 
     """The outputs of `Pretrainer` with these parameters."""
     outputs: Any = Pretrainer(config).apply({"params": params}, batch, key)
     return outputs
+
+
+@functools.cache
+def abstract_params(config: ModelConfig) -> Any:
+    """Shape and dtype of every parameter of `Pretrainer`; nothing is allocated."""
+    config = dataclasses.replace(config, attention="reference")  # which can be traced for any device
+    fields = batch_contract.spec(DataConfig(), rows=1, length=1)
+    example = {name: jax.ShapeDtypeStruct(field.shape, field.dtype) for name, field in fields.items()}
+    return nn.meta.unbox(jax.eval_shape(Pretrainer(config).init, jax.random.key(0), example))["params"]
 
 
 def gather(x_BLH: jax.Array, positions_BP: jax.Array) -> jax.Array:

@@ -1,0 +1,111 @@
+"""Tiny models and the directories of transformers they are written to, for the tests that read and damage them."""
+
+import dataclasses
+import functools
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+from small import tiny
+
+from bertjax import convert
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+NO_PAIR = {"pooler": False, "pair_head": False}
+KINDS = {
+    "bert": ({}, "bert"),
+    "bert_without_pair": (NO_PAIR, "bert"),
+    "bert_with_pooler": ({"pair_head": False, "activation": "relu", "layer_norm_eps": 1e-5, "dropout": 0.0}, "bert"),
+    "bert_one_type": ({"token_types": 1}, "bert"),
+    "albert": ({"share": "all", "embedding_size": 16}, "albert"),
+    "albert_2_groups": ({"share": "all", "num_groups": 2, "embedding_size": 16} | NO_PAIR, "albert"),
+    "albert_wide": ({"share": "all"}, "albert"),
+    "albert_nothing_shared": ({"embedding_size": 16}, "albert"),
+    "distilbert": ({"token_types": 0, "attention_output_dropout": False} | NO_PAIR, "distilbert"),
+    "roberta": ({"token_types": 1, "activation": "gelu_erf"} | NO_PAIR, "roberta"),
+    "roberta_but_for_its_head": ({"token_types": 1, "activation": "gelu_tanh"} | NO_PAIR, "bert"),
+}
+"""Changes to the tiny model, and the family that holds it."""
+UNSHARED = {
+    "attention": ({"share": "attention", "num_groups": 2}, "bert"),
+    "ffn": ({"share": "ffn"}, "bert"),
+    "ffn_factorised": ({"share": "ffn", "num_groups": 2, "embedding_size": 16}, "albert"),
+    "attention_roberta": ({"share": "attention", "token_types": 1, "activation": "gelu_erf"} | NO_PAIR, "roberta"),
+    "all_distilbert": ({"share": "all", "token_types": 0, "attention_output_dropout": False} | NO_PAIR, "distilbert"),
+}
+
+
+def shared(*parts):
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"../shared/data/{'/'.join(parts)} is absent")
+    return path
+
+
+@functools.cache
+def hf():
+    """The transformers package, quiet."""
+    torch = pytest.importorskip("torch", reason="the [hf] extra is not installed")
+    torch.set_num_threads(1)  # in products this small, more threads only get in each other's way
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers", reason="the [hf] extra is not installed")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def reference(model):
+    """The plain attention, whatever is the default."""
+    return dataclasses.replace(model, attention="reference")
+
+
+def model_of(kind):
+    """A tiny model of this kind."""
+    changes, _ = (KINDS | UNSHARED)[kind]
+    return reference(tiny(model=changes, objective={"pair": 0.0}, data={"examples": "full_sentences"}).model)
+
+
+@functools.cache
+def ours(kind):
+    """It, and random parameters."""
+    model, rng, flat = model_of(kind), np.random.default_rng(0), {}
+    for path, shape in convert._shapes(model).items():
+        flat[path] = (float(path.endswith("scale")) + 0.1 * rng.normal(size=shape)).astype(np.float32)
+    return model, unflatten_dict(flat, sep="/")
+
+
+def write(directory, kind="bert", **changes):
+    """Export that model; `changes` are other arguments of `convert.write`."""
+    model, params = ours(kind)
+    settings = {"tokenizer": None, "lower_case": True, "card": {}} | changes
+    convert.write(directory, settings.pop("model", model), settings.pop("params", params), **settings)
+    return directory
+
+
+def stored(directory):
+    return safetensors.numpy.load_file(directory / "model.safetensors")
+
+
+def restore(directory, tensors):
+    """Replace what is stored."""
+    safetensors.numpy.save_file(tensors, directory / "model.safetensors")
+
+
+def reconfigure(directory, **changes):
+    """Replace fields of config.json."""
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def assert_same(params, expected):
+    """Two parameter trees are equal bit for bit."""
+    flat, other = flatten_dict(params, sep="/"), flatten_dict(expected, sep="/")
+    assert flat.keys() == other.keys()
+    for path, x in flat.items():
+        assert x.dtype == np.float32 and x.flags.writeable, path
+        np.testing.assert_array_equal(x.view(np.uint32), other[path].view(np.uint32), err_msg=path)
