@@ -1,1 +1,15 @@
 """Pretraining of BERT, ALBERT and DistilBERT in JAX and Flax."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bertjax.inference import Loaded
+
+
+def load(path: "str | Path") -> "Loaded":
+    """A trained model to call, of a work directory or a Hugging Face directory: see `bertjax.inference`."""
+    from bertjax import inference  # here: `import bertjax` alone must not take the seconds that jax does
+
+    return inference.load(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from bertjax.config import Config, from_dict, to_dict
+from bertjax.config import Config, default, from_dict, to_dict
 from bertjax.errors import ConfigError, UserError
 from bertjax.workdir import load_config
 
@@ -18,6 +18,7 @@ class Arguments:
     workdir: Any  # Path; None where it is not given and not needed
     json: bool
     html: str
+    out: str
     seconds: float
     runner: str
     beam_options: list[str]
@@ -32,7 +33,7 @@ class Takes:
     """Which arguments a command takes."""
 
     workdir: bool = True  # needs --workdir
-    config: str = "recipe"  # "saved": without --config, the one that the run in --workdir was started with
+    config: str = "recipe"  # "saved": without --config, the one that the run in --workdir was started with; "none"
     texts: bool = False  # takes arguments that are no flags
 
 
@@ -67,6 +68,7 @@ def parse(argv: list[str], takes: Takes) -> tuple[Config, Arguments]:
         workdir=Path(v.workdir).expanduser() if v.workdir else None,
         json=v.json,
         html=v.html,
+        out=v.out,
         seconds=v.seconds,
         runner=v.runner,
         beam_options=v.beam_options.split(),
@@ -95,6 +97,7 @@ def _flags(argv: list[str], takes: Takes) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
     flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=values)
+    flags.DEFINE_string("out", "", "Directory to write.", flag_values=values)
     flags.DEFINE_string("html", "", "File for the report as a page.", flag_values=values)
     flags.DEFINE_enum("runner", "local", ["local", "beam"], "What runs the preparation.", flag_values=values)
     flags.DEFINE_string("beam_options", "", "Pipeline options for Beam.", flag_values=values)
@@ -107,6 +110,8 @@ def _flags(argv: list[str], takes: Takes) -> tuple[flags.FlagValues, list[str]]:
     try:
         if any(a.startswith("--config=") for a in argv):
             config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+        elif takes.config == "none":
+            config_flags.DEFINE_config_dict("config", default(), flag_values=values, sys_argv=words)
         elif takes.config == "saved" and workdirs:
             saved = ConfigDict(to_dict(load_config(Path(workdirs[-1]).expanduser())))
             config_flags.DEFINE_config_dict("config", saved, flag_values=values, sys_argv=words)

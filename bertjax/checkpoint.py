@@ -12,10 +12,12 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from bertjax.config import Config, to_dict
@@ -141,14 +143,16 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: damaged, its bytes are not those that were saved")
 
 
-def saved_config(directory: Path) -> dict[str, Any]:
-    """The config that the newest checkpoint below `directory` was saved with; {} if there is none that can be read."""
+def saved(directory: Path) -> Restored | None:
+    """The newest checkpoint below `directory` without its state; None if there is none that can be read."""
     try:
-        path = directory.absolute() / str(steps(directory)[-1])
+        step = steps(directory)[-1]
+        items = ocp.args.Composite(position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            return reader.restore(path, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
-    except (IndexError, ValueError, KeyError, OSError):  # `clean` and `restore` say what is wrong with it
-        return {}
+            found = reader.restore(directory.absolute() / str(step), args=items)
+        return Restored(step, None, Position(**found.position), found.config)
+    except (IndexError, ValueError, KeyError, TypeError, OSError):  # `clean` and `restore` say what is wrong with it
+        return None
 
 
 def clean(directory: Path) -> list[str]:
@@ -186,6 +190,31 @@ def restore(directory: Path, abstract_state: Any) -> Restored:
 
     Raises CheckpointError if there is none, if it is damaged, or if its arrays are not those of `abstract_state`.
     """
+    return _restore(directory, ocp.args.StandardRestore(abstract_state), lambda state: state)
+
+
+def restore_params(directory: Path, abstract_params: Any) -> Restored:
+    """As `restore`, of the parameters alone, which are then the `state`: the optimizer's part is never read.
+
+    Leaves of `abstract_params` without a sharding come as NumPy arrays.
+    """
+    item = {"params": abstract_params}
+    arguments = ocp.checkpoint_utils.construct_restore_args(item)
+    state = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
+
+    def params(restored: Any) -> Any:
+        # Orbax leaves what it does not find as it was asked for, and NumPy arrays in the shape that they have.
+        def check(path: Any, wanted: Any, found: Any) -> None:
+            if isinstance(found, jax.ShapeDtypeStruct) or found.shape != wanted.shape:
+                raise ValueError(f"{jax.tree_util.keystr(path)} is not there with shape {list(wanted.shape)}")
+
+        jax.tree_util.tree_map_with_path(check, abstract_params, restored["params"])
+        return restored["params"]
+
+    return _restore(directory, state, params)
+
+
+def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Restored:
     found = steps(directory)
     if not found:
         raise CheckpointError(f"{directory}: holds no checkpoint; run `bertjax pretrain` with this --workdir first")
@@ -196,18 +225,16 @@ def restore(directory: Path, abstract_state: Any) -> Restored:
         raise CheckpointError(
             f"{error}; `bertjax pretrain` with this --workdir goes on from the checkpoint before it"
         ) from error
-    items = ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract_state), position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore()
-    )
+    items = ocp.args.Composite(state=state, position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(path, args=items)
+        return Restored(found[-1], select(restored.state), Position(**restored.position), restored.config)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
         ) from error
-    return Restored(found[-1], restored.state, Position(**restored.position), restored.config)
 
 
 def _check(files: dict[str, list[int]]) -> int:

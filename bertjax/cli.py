@@ -139,6 +139,26 @@ def _fill_mask(config: Config, args: Arguments) -> int:
     return 0
 
 
+def _import(config: Config, args: Arguments) -> int:
+    from bertjax.exchange import import_directory
+
+    if len(args.texts) != 1:
+        raise ConfigError("bertjax import HF_DIR --workdir=DIR: name one Hugging Face directory")
+    made = import_directory(Path(args.texts[0]).expanduser(), args.workdir)
+    print(f"{args.workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0", file=sys.stderr)
+    return 0
+
+
+def _export(config: Config, args: Arguments) -> int:
+    from bertjax.exchange import export_directory
+
+    if not args.out:
+        raise ConfigError("--out: is missing; name the directory to write, --out=DIR")
+    step = export_directory(config, args.workdir, Path(args.out).expanduser())
+    print(f"{args.out}: step {step} of {args.workdir}", file=sys.stderr)
+    return 0
+
+
 def _bench(config: Config, args: Arguments) -> int:
     from bertjax.bench import bench
 
@@ -152,6 +172,17 @@ def _bench(config: Config, args: Arguments) -> int:
             print(f"{side:<8} {numbers}")
     if "ratio" in result:
         print(f"bertjax is {result['ratio']:.3f} times as fast, median of {args.repeats} pairs")
+    return 0
+
+
+def _bench_encode(config: Config, args: Arguments) -> int:
+    from bertjax.bench_inference import bench
+
+    if len(args.texts) != 1:
+        raise ConfigError("bertjax bench encode DIR < texts: name one work directory or Hugging Face directory")
+    texts = [line.strip() for line in sys.stdin if line.strip()]
+    result = bench(Path(args.texts[0]).expanduser(), texts, peer=args.peer, repeats=args.repeats)
+    print(json.dumps(result, indent=None if args.json else 2))
     return 0
 
 
@@ -174,6 +205,13 @@ COMMANDS = {
         "Real tokens a second (timed for --seconds=N), packing density and what binds. Without --workdir and\n"
         "data.prepared the data set is made for the moment from data.source. --json prints one object.",
         Takes(workdir=False),
+    ),
+    "bench encode": Command(
+        _bench_encode,
+        "time a trained model on texts and on full rows",
+        "bertjax bench encode DIR < texts: DIR as `bertjax.load` takes it, a text a line. Prints JSON: medians of\n"
+        "--repeats=N runs; --peer=torch times the torch model of a Hugging Face directory in turn with it.",
+        Takes(workdir=False, config="none", texts=True),
     ),
     "data report": Command(
         _data_report,
@@ -210,6 +248,18 @@ COMMANDS = {
         _evaluate,
         "held-out losses and accuracies of the newest checkpoint",
         "Prints one JSON object. Without --config it takes WORKDIR/config.json.",
+        Takes(config="saved"),
+    ),
+    "import": Command(
+        _import,
+        "a Hugging Face directory as a work directory",
+        "bertjax import HF_DIR --workdir=DIR: BERT, ALBERT, DistilBERT or RoBERTa, from safetensors; step 0 of DIR.",
+        Takes(config="none", texts=True),
+    ),
+    "export": Command(
+        _export,
+        "the newest checkpoint as a Hugging Face directory",
+        "bertjax export --workdir=DIR --out=HF_DIR: weights, config, tokenizer and model card, for from_pretrained.",
         Takes(config="saved"),
     ),
     "fill-mask": Command(

@@ -3,20 +3,19 @@
 Shape letters: L positions of the row, P prediction slots, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from bertjax import batch, checkpoint, sharding, workdir
-from bertjax.config import Config, MeshConfig
+from bertjax import batch, checkpoint, workdir
+from bertjax.config import Config
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
 from bertjax.inputs import check_vocabulary
-from bertjax.model import apply
-from bertjax.step import abstract_state
+from bertjax.model import abstract_params, apply
 from bertjax.train import check_restored
 
 MASK = "[MASK]"
@@ -35,20 +34,21 @@ def fill_mask(config: Config, directory: Path, texts: list[str], *, top: int) ->
 
     Raises ConfigError for a text without [MASK], with more than `data.max_predictions` of them, or longer than a row.
     """
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])  # whatever mesh it was trained on
     tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
     check_vocabulary(config, tokens)
     rows = [_row(config, tokens, text) for text in texts]
-    restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model))
     check_restored(config, directory, restored, tokens)
+
+    shape = replace(config.model, attention="auto")  # whatever platform it was trained on
 
     @jax.jit
     def log_probs(params: Any, row: dict[str, jax.Array]) -> jax.Array:
-        return jax.nn.log_softmax(apply(config.model, params, row)["mlm_logits"][0])
+        return jax.nn.log_softmax(apply(shape, params, row)["mlm_logits"][0])
 
     filled = []
     for text, row in zip(texts, rows, strict=True):
-        log_probs_PV = np.asarray(log_probs(restored.state.params, row))
+        log_probs_PV = np.asarray(log_probs(restored.state, row))
         filled.append(Filled(text, _best(log_probs_PV[row["mlm_weights"][0] > 0], tokens, top)))
     return filled
 
@@ -59,7 +59,9 @@ def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np
     parts = text.split(MASK)
     ids = [special.cls]
     # Encoded between the masks: a [MASK] inside a text given to the tokenizer is ordinary characters.
-    encoded_n, lengths = tokens.encode_batch([part.strip() for part in parts])
+    # A word after a mask keeps its space, which is a part of it in byte-level BPE and means nothing in other kinds.
+    spaced = [" " * (i > 0 and part[:1].isspace()) + part.strip() for i, part in enumerate(parts)]
+    encoded_n, lengths = tokens.encode_batch(spaced)
     for i, encoded in enumerate(np.split(encoded_n, np.cumsum(lengths)[:-1])):
         glued = i > 0 and not parts[i][:1].isspace()
         # SentencePiece begins every text with a space: "[MASK]." must not become "[MASK] ." with a piece "\u2581".

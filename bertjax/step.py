@@ -51,9 +51,8 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
 
 def init_state(config: Config, mesh: Mesh) -> TrainState:
     """A fresh state, created where it will live: shapes -> shardings -> jit(init)."""
-    out = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
     with jax.set_mesh(mesh):
-        return jax.jit(lambda: nn.meta.unbox(_build_state(config)), out_shardings=out)()
+        return jax.jit(lambda: nn.meta.unbox(_build_state(config)), out_shardings=_shardings(config, mesh))()
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]:
@@ -84,7 +83,9 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays]
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    return _jit(train_step, config, mesh, out_state=True)
+    state, rows = _shardings(config, mesh), sharding.rows_sharding(mesh)
+    out = (state, sharding.replicated(mesh))
+    return _InMesh(jax.jit(train_step, in_shardings=(state, rows), out_shardings=out, donate_argnums=(0,)), mesh)
 
 
 def accumulate(
@@ -114,29 +115,22 @@ def accumulate(
     return sums
 
 
-def make_eval_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays], Arrays]:
-    """The jitted evaluation `(state, batch) -> sums`: for each term the weighted sums and `NAME_weight`."""
+def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Arrays], Arrays]:
+    """The jitted evaluation `(params, batch) -> sums`: for each term the weighted sums and `NAME_weight`."""
 
-    def eval_step(state: TrainState, batch: Arrays) -> Arrays:
-        outputs = model.apply(config.model, state.params, batch)
+    def eval_step(params: Any, batch: Arrays) -> Arrays:
+        outputs = model.apply(config.model, params, batch)
         totals = objective.total_weights(config.objective, batch)
         sums = objective.weighted_sums(config.objective, outputs, batch)
         return sums | {f"{name}_weight": total for name, total in totals.items()}
 
-    return _jit(eval_step, config, mesh, out_state=False)
+    params, rows = _shardings(config, mesh).params, sharding.rows_sharding(mesh)
+    out = sharding.replicated(mesh)
+    return _InMesh(jax.jit(eval_step, in_shardings=(params, rows), out_shardings=out), mesh)
 
 
-def _jit(step: Callable[..., Any], config: Config, mesh: Mesh, *, out_state: bool) -> Callable[..., Any]:
-    state = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
-    rows, whole = sharding.rows_sharding(mesh), sharding.replicated(mesh)
-    jitted = jax.jit(
-        step,
-        in_shardings=(state, rows),
-        out_shardings=(state, whole) if out_state else whole,
-        donate_argnums=(0,) if out_state else (),
-    )
-
-    return _InMesh(jitted, mesh)
+def _shardings(config: Config, mesh: Mesh) -> TrainState:
+    return jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
 
 
 class _InMesh:

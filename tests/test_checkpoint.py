@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.checkpoint import MANIFEST, ORBAX_MARKS, Checkpoints, Position, clean, restore, saved_config, steps
+from bertjax import checkpoint
+from bertjax.checkpoint import MANIFEST, ORBAX_MARKS, Checkpoints, Position, clean, restore, steps
 from bertjax.config import Config, to_dict
 from bertjax.errors import CheckpointError
 
@@ -39,7 +40,8 @@ def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
         Position(120, "data", "tokenizer"),
         to_dict(Config()),
     )
-    assert saved_config(saved) == to_dict(Config())
+    found = checkpoint.saved(saved)
+    assert (found.step, found.state, found.position, found.config) == (15, None, restored.position, restored.config)
     jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
 
 
@@ -113,3 +115,20 @@ def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
         restore(saved, ABSTRACT | {"more": ABSTRACT["w"]})
     with pytest.raises(CheckpointError, match="no checkpoint"):
         restore(tmp_path / "none", ABSTRACT)
+
+
+def test_parameters_come_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    params = {"w": jnp.arange(12.0).reshape(3, 4)}
+    saved_state = {"params": params, "opt_state": {"mu": jnp.ones(5)}, "step": jnp.int32(1)}
+    checkpoints.save(1, saved_state, position=Position(0, "d", "t"), config=Config())
+    checkpoints.close()
+    plain = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+    restored = checkpoint.restore_params(tmp_path, plain)
+    assert type(restored.state["w"]) is np.ndarray
+    np.testing.assert_array_equal(restored.state["w"], params["w"])
+    placed = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32, sharding=SHARDING)}
+    assert checkpoint.restore_params(tmp_path, placed).state["w"].sharding == SHARDING
+    for wrong in ({"v": plain["w"]}, {"w": jax.ShapeDtypeStruct((4, 3), jnp.float32)}):
+        with pytest.raises(CheckpointError, match="does not fit this configuration"):
+            checkpoint.restore_params(tmp_path, wrong)

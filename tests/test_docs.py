@@ -1,5 +1,6 @@
-"""The commands of the README and of docs/ are run as they stand, on a small corpus and with small numbers."""
+"""The commands and the Python of the README and of docs/ run as they stand, on a small corpus, with small numbers."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -44,12 +45,25 @@ SMALL = {
 
 
 def blocks(page):
-    """The bash blocks of a page, continued lines joined."""
-    return [b.replace("\\\n", " ") for b in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)]
+    """(language, text) of the bash and Python blocks of a page; continued lines of bash joined."""
+    found = re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text(), re.M | re.S)
+    return [(language, b.replace("\\\n", " ") if language == "bash" else b) for language, b in found]
+
+
+def lines(block):
+    return [line for line in block.splitlines() if line.strip()]
 
 
 def commands():
-    return [line for page in PAGES for block in blocks(page) for line in block.splitlines() if line.strip()]
+    return [line for page in PAGES for language, b in blocks(page) if language == "bash" for line in lines(b)]
+
+
+def arguments(command):
+    """Of the interpreter that runs a line of bash, made small."""
+    words = shlex.split(command)[1:]
+    if "--peer=torch" in words:
+        pytest.importorskip("transformers", reason="the [hf] extra is not installed")
+    return ["-m", "bertjax.cli", *words, *SMALL.get(words[0], [])]
 
 
 def test_every_command_is_one_that_is_run_here_or_in_ci():
@@ -75,13 +89,18 @@ def test_commands_run(page, tmp_path, corpus_file):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
-    for command in (c for b in blocks(page) for c in b.splitlines() if c.startswith("bertjax ")):
-        words = shlex.split(command)[1:]
-        if "--peer=torch" in words:
-            pytest.importorskip("transformers", reason="the [hf] extra is not installed")
-        words = [sys.executable, "-m", "bertjax.cli", *words, *SMALL.get(words[0], [])]
-        run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, f"{command}\n{run.stderr[-2000:]}"
+    for language, block in blocks(page):
+        if language == "bash":
+            runs = [(c, arguments(c)) for c in lines(block) if c.startswith("bertjax ")]
+        elif "transformers" in block and not importlib.util.find_spec("transformers"):
+            continue
+        else:
+            runs = [(block, ["-c", block])]
+        for shown, words in runs:
+            run = subprocess.run(
+                [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            )
+            assert run.returncode == 0, f"{shown}\n{run.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -74,10 +74,10 @@ def test_evaluation_sums_do_not_depend_on_the_batch():
     config = tiny()
     mesh = one_device_mesh(config)
     state, rows = init_state(config, mesh), random_batch(config)
-    whole = make_eval_step(config, mesh)(state, sharding.put_batch(rows, mesh))
+    whole = make_eval_step(config, mesh)(state.params, sharding.put_batch(rows, mesh))
     half = override(config, data={"batch_size": 4})
     step = make_eval_step(half, mesh)
-    parts = [step(state, {k: v[i : i + 4] for k, v in rows.items()}) for i in (0, 4)]
+    parts = [step(state.params, {k: v[i : i + 4] for k, v in rows.items()}) for i in (0, 4)]
     for name, value in whole.items():
         np.testing.assert_allclose(value, parts[0][name] + parts[1][name], rtol=1e-5)
     assert whole["mlm_weight"] == rows["mlm_weights"].sum()
