@@ -63,7 +63,7 @@ class DataConfig:
     mix: str = ""  # shares of the rows for the entries of source, as "0.7,0.3"; "" = as much as each holds
     format: str = "auto"  # auto, file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet
     text_field: str = "text"  # jsonl, parquet, tfds: the field that holds the text
-    tokenizer: str = ""  # a SentencePiece .model or a WordPiece vocab.txt; "" = WORKDIR/tokenizer/spiece.model
+    tokenizer: str = ""  # a .model, vocab.txt or tokenizer.json (tokenizer.load); "" = WORKDIR/tokenizer/spiece.model
     lower_case: bool = True  # uncased: lower-case and strip accents before tokenising
     prepared: str = ""  # directory of the prepared data set; "" = WORKDIR/data
     prepare_workers: int = 0  # processes of `bertjax prepare`; 0 = one per core; the result is the same
@@ -138,6 +138,8 @@ class RunConfig:
     eval_every: int = 5_000  # steps between evaluations on held-out documents; 0 = only at the end
     eval_rows: int = 4_096  # held-out rows of an evaluation, or all there are
     save_every: int = 1_000  # steps between checkpoints; 0 = only at the end
+    init_from: str = ""  # work directory or Hugging Face directory whose weights a new run starts with
+    init_layers: str = "spread"  # init_from: its layers to take: spread (12 to 6: 0,2,4,7,9,11), first, second, "0,3,5"
     keep: int = 3  # newest checkpoints kept
     tensorboard: bool = False  # also write TensorBoard events; needs the [tb] extra
     peak_tflops: float = 0.0  # of one device, for MFU; 0.0 = look up the device kind, unknown kinds report no MFU

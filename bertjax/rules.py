@@ -127,7 +127,6 @@ def _relation_errors(config: Any) -> list[str]:
             m.token_types != 1 or not d.pairs,
             "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
         ),
-        (r.seed < 2**32, f"run.seed = {r.seed}: must be below 2**32, the width of JAX's seeds"),
         (not m.pair_head or m.pooler, "model.pair_head = True: needs model.pooler = True"),
         (
             config.objective.pair == 0.0 or (m.pair_head and d.pairs),
@@ -156,7 +155,7 @@ def _relation_errors(config: Any) -> list[str]:
         ),
         (d.source.strip() != "", "data.source = '': name a file, a pattern or 'builtin'"),
     ]
-    rules += _data_relations(d)
+    rules += _data_relations(d) + _run_relations(r)
     return [message for holds, message in rules if not holds]
 
 
@@ -203,5 +202,19 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
         (
             d.mask_count <= d.max_predictions,
             f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
+        ),
+    ]
+
+
+def _run_relations(r: Any) -> list[tuple[bool, str]]:
+    return [
+        (r.seed < 2**32, f"run.seed = {r.seed}: must be below 2**32, the width of JAX's seeds"),
+        (
+            r.init_from != "" or r.init_layers == "spread",
+            f"run.init_layers = {r.init_layers!r}: needs run.init_from; name the model there",
+        ),
+        (
+            r.init_layers in ("spread", "first", "second") or all(x.isdecimal() for x in r.init_layers.split(",")),
+            f"run.init_layers = {r.init_layers!r}: must be spread, first, second or layers such as '0,2,4'",
         ),
     ]

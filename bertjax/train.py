@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax import checkpoint, metrics, objective, sharding, workdir
+from bertjax import attention, checkpoint, metrics, objective, pretrained, sharding, warmstart, workdir
 from bertjax.config import Config, override
 from bertjax.data import dataset, pipeline, tokenizer
-from bertjax.errors import DataError, NumericError
+from bertjax.errors import ConfigError, DataError, NumericError
 from bertjax.inputs import open_data
 from bertjax.step import TrainState, abstract_state, init_state, make_eval_step, make_train_step
 
@@ -32,20 +32,21 @@ def pretrain(config: Config, directory: Path) -> bool:
     # ---- Inputs: whatever can be refused is refused here, before anything compiles.
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config, mesh)
+    attention.check(config, mesh.devices.flat[0].platform)
     metrics.check_tensorboard(config)
     tokens, prepared = open_data(config, directory)
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
         pipeline.epoch_rows(config.data, split, seed=config.run.seed)
     held_out = make_evaluate(config, mesh, tokens, prepared)
+    source = _source(config, directory, tokens)
     saved = directory / "checkpoints"
 
     with workdir.locked(workdir.make(directory)):
         # ---- State: a fresh one, or the newest that is whole.
-        workdir.check_same_run(directory, checkpoint.saved_config(saved), config)
         for line in checkpoint.clean(saved):
             print(line, file=sys.stderr)
         position = checkpoint.Position(0, prepared.digest, tokens.digest)
-        state, row = _resume(config, directory, mesh, position)
+        state, row = _resume(config, directory, mesh, position) or (_begin(config, mesh, source, tokens), 0)
         start = int(state.step)
         if start >= config.run.steps:
             print(f"{directory}: is done, at step {start} of {config.run.steps}", file=sys.stderr)
@@ -73,7 +74,7 @@ def pretrain(config: Config, directory: Path) -> bool:
                 # Evaluate before the save of the same step: what is saved has all its metrics on disk.
                 if last or _due(step, config.run.eval_every):
                     recorder.flush()
-                    recorder.write(step, {f"eval_{k}": v for k, v in held_out(state).items()})
+                    recorder.write(step, {f"eval_{k}": v for k, v in held_out(state.params).items()})
                     recorder.restart_clock()
                 if last or stop or _due(step, config.run.save_every):
                     recorder.flush()
@@ -86,8 +87,8 @@ def pretrain(config: Config, directory: Path) -> bool:
 
 def make_evaluate(
     config: Config, mesh: Any, tokens: tokenizer.Tokenizer, prepared: dataset.Prepared
-) -> Callable[[TrainState], dict[str, float]]:
-    """A function of the state: loss and accuracy of each term on held-out documents, and `unigram_loss`.
+) -> Callable[[Any], dict[str, float]]:
+    """A function of the parameters: loss and accuracy of each term on held-out documents, and `unigram_loss`.
 
     `unigram_loss` is the loss of a model that knows only how often each token occurs in the training documents, on the
     same masked labels: what a model must beat to have learnt anything from context.
@@ -98,11 +99,11 @@ def make_evaluate(
     eval_step = make_eval_step(config, mesh)
     log_probs_V = unigram_log_probs(prepared.token_counts)
 
-    def evaluate(state: TrainState) -> dict[str, float]:
+    def evaluate(params: Any) -> dict[str, float]:
         batches = pipeline.eval_batches(config.data, prepared, tokens, seed=config.run.seed, rows=config.run.eval_rows)
         sums: dict[str, float] = {}
         for batch in batches:
-            values = jax.device_get(eval_step(state, sharding.put_batch(batch, mesh)))
+            values = jax.device_get(eval_step(params, sharding.put_batch(batch, mesh)))
             values["unigram_loss"] = -np.sum(batch["mlm_weights"] * log_probs_V[batch["mlm_labels"]])
             sums = {name: sums.get(name, 0.0) + float(value) for name, value in values.items()}
         totals = {name: sums.pop(f"{name}_weight") for name in objective.active_terms(config.objective)}
@@ -129,7 +130,7 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config, mesh)
     tokens, prepared = open_data(config, directory)
-    restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract_state(config, mesh).params)
     check_restored(config, directory, restored, tokens)
     result = make_evaluate(config, mesh, tokens, prepared)(restored.state)
     rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
@@ -147,10 +148,36 @@ def check_restored(config: Config, directory: Path, restored: checkpoint.Restore
         )
 
 
-def _resume(config: Config, directory: Path, mesh: Any, position: checkpoint.Position) -> tuple[TrainState, int]:
-    """The state to start from and the number of rows it has seen."""
+def _source(config: Config, directory: Path, tokens: tokenizer.Tokenizer) -> pretrained.Pretrained | None:
+    """The model that a new run begins with. Raises ConfigError if `directory` holds something else than this run."""
+    before = checkpoint.saved(directory / "checkpoints")
+    if before:
+        if not before.position.data:
+            fix = f"name a new --workdir, and --config.run.init_from={directory}"
+            raise ConfigError(f"--workdir={directory}: holds an imported model, not a run; {fix}")
+        workdir.check_same_run(directory, before.config, config)
+        return None
+    if not config.run.init_from:
+        return None
+    source = pretrained.load(config.run.init_from)
+    warmstart.check(source, config, tokens)
+    return source
+
+
+def _begin(config: Config, mesh: Any, source: pretrained.Pretrained | None, tokens: tokenizer.Tokenizer) -> TrainState:
+    """The state of a new run: drawn from the seed, or with the parameters of a trained model."""
+    state = init_state(config, mesh)
+    if source is None:
+        return state
+    params, told = warmstart.adapt(source, config, tokens, jax.device_get(state.params))
+    print(f"{config.run.init_from}: {told}", file=sys.stderr)
+    return replace(state, params=jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), params, state.params))
+
+
+def _resume(config: Config, directory: Path, mesh: Any, position: checkpoint.Position) -> tuple[TrainState, int] | None:
+    """The saved state and the number of rows it has seen; None if nothing is saved."""
     if not checkpoint.steps(directory / "checkpoints"):
-        return init_state(config, mesh), 0
+        return None
     restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
     if restored.position != replace(position, rows=restored.position.rows):
         raise DataError(

@@ -52,6 +52,8 @@ def test_all_errors_at_once():
     ("section", "fields", "named"),
     [
         ("model", {"num_heads": 5}, "model.num_heads = 5"),
+        ("run", {"init_layers": "first"}, "run.init_layers = 'first': needs run.init_from"),
+        ("run", {"init_from": "x", "init_layers": "0,,2"}, "run.init_layers = '0,,2': must be"),
         ("model", {"share": "al"}, "one of none, attention, ffn, all"),
         ("model", {"share": "all", "num_groups": 5}, "model.num_groups = 5"),
         ("model", {"num_groups": 2}, "needs model.share"),

@@ -19,9 +19,13 @@ LAYERS = [
     {"data.prepare", "data.pipeline"},
     {"data.beam"},
     {"data.bench", "data.report", "step", "checkpoint", "metrics", "workdir"},
-    {"arguments", "inputs"},
-    {"info", "train", "bench"},
-    {"predict"},
+    {"arguments", "foreign", "inputs"},
+    {"bench", "families", "info"},
+    {"convert"},
+    {"pretrained"},
+    {"inference", "warmstart"},
+    {"train"},
+    {"bench_inference", "exchange", "predict"},
     {"cli"},
 ]
 """Bottom first. A module imports from lower layers only."""
@@ -64,7 +68,7 @@ def test_host_data_code_never_touches_a_device(module):
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_device_code_works_without_the_data_packages(module):
-    if module not in ("train", "predict", "cli") and not module.startswith("data."):
+    if module not in ("train", "predict", "convert", "cli") and not module.startswith("data."):
         heavy = {"grain", "array_record", "tensorflow_datasets", "sentencepiece", "tokenizers"}
         assert not {name.split(".")[0] for name in imported(SOURCES[module])} & heavy
 
@@ -97,6 +101,8 @@ def test_only_sharding_names_a_partition_spec(module):
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_no_branch_asks_for_a_model_by_name(module):
+    if module in ("convert", "families"):
+        return  # they speak Hugging Face's format, in which the name of the family is data
     for node in ast.walk(ast.parse(SOURCES[module].read_text())):
         if isinstance(node, ast.Compare):
             for constant in ast.walk(node):

@@ -23,6 +23,9 @@ COUNTS = {
     "albert:xlarge": (54_528_512, 58_724_864, 59_021_490),
     "albert:xxlarge": (205_814_272, 222_595_584, 223_158_450),
     "albert:base_v2": (11_092_992, 11_683_584, 11_813_810),
+    # With two rows of padding in the position table: 124,697,433 and 355,412,057 in transformers.
+    "roberta:base": (124_053_504, 124_053_504, 124_697_433 - 2 * 768),
+    "roberta:large": (354_308_096, 354_308_096, 355_412_057 - 2 * 1024),
     "distilbert": (66_362_880, 66_362_880, 66_985_530),
 }
 

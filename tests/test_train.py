@@ -13,12 +13,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from small import one_device_mesh, tiny
 
 from bertjax import checkpoint, metrics, predict, train
 from bertjax.config import override, to_json
 from bertjax.data import corpus, prepare, tokenizer
-from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError, StorageError
+from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
+from bertjax.model import abstract_params
 from bertjax.predict import fill_mask
 from bertjax.step import abstract_state
 
@@ -267,6 +269,43 @@ def test_a_run_cannot_change_half_way(trained):
         train.pretrain(changed, directory)
     lines = str(error.value).splitlines()
     assert len(lines) == 2 and "optim.lr = 0.5" in lines[1] and "0.001" in lines[1]
+
+
+def test_a_run_starts_with_a_trained_model(inputs, trained, tmp_path, capsys):
+    _, source = trained
+    start = {"steps": 1, "init_from": str(source), "init_layers": "1,2", "eval_every": 0}
+    config = tiny(data=inputs, model={"num_layers": 2}, optim={"lr": 0.0, "warmup_steps": 0}, run=start)
+    assert train.pretrain(config, tmp_path)
+    assert f"{source}: layers 1, 2 of 4, 400 of 400 pieces" in capsys.readouterr().err
+    _, _, before = final_state(*trained)
+    _, _, after = final_state(config, tmp_path)
+    stacks = ("encoder", "groups")
+    for path, x in flatten_dict(after.params).items():
+        old = flatten_dict(before.params)[path]
+        np.testing.assert_array_equal(x, old[1:3] if path[:2] == stacks else old)
+    # The model is needed no more when the run goes on.
+    assert train.pretrain(override(config, run={"steps": 2}), tmp_path)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(inputs, trained, tmp_path):
+    start = {"init_from": str(trained[1])}
+    for changes, message in (
+        ({"model": {"num_heads": 2}, "run": start}, "model.num_heads = 2: run.init_from = .* has 4"),
+        ({"run": {"init_from": str(tmp_path / "none")}}, "neither a work directory"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.pretrain(tiny(data=inputs, **changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_imported_model_is_not_a_run_to_go_on_with(inputs, trained, tmp_path):
+    config, directory = trained
+    state = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model)).state
+    writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
+    writes.save(0, {"params": state}, position=checkpoint.Position(0, "", "t"), config=config)
+    writes.close()
+    with pytest.raises(ConfigError, match=f"holds an imported model.*run.init_from={tmp_path}"):
+        train.pretrain(config, tmp_path)
 
 
 def test_a_directory_in_use_is_refused(trained):
