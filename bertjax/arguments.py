@@ -97,7 +97,7 @@ def _flags(argv: list[str], takes: Takes) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
     flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=values)
-    flags.DEFINE_string("out", "", "Directory to write.", flag_values=values)
+    flags.DEFINE_string("out", "", "Directory or picture to write.", flag_values=values)
     flags.DEFINE_string("html", "", "File for the report as a page.", flag_values=values)
     flags.DEFINE_enum("runner", "local", ["local", "beam"], "What runs the preparation.", flag_values=values)
     flags.DEFINE_string("beam_options", "", "Pipeline options for Beam.", flag_values=values)

@@ -33,11 +33,12 @@ ORBAX_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is in its data: rows seen, and the digests of the data set and the tokenizer they came from."""
+    """Where a run is in its data: rows seen, and the digests of the data set, tokenizer and teacher it learns from."""
 
     rows: int
     data: str
     tokenizer: str
+    teacher: str = ""
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,19 @@ def _export(config: Config, args: Arguments) -> int:
     return 0
 
 
+def _compare(config: Config, args: Arguments) -> int:
+    from bertjax.compare import compare, plot, table
+
+    if args.out and Path(args.out).suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--out={args.out}: must be a picture, .png, .svg or .pdf")
+    result = compare([Path(path).expanduser() for path in args.texts], repeats=args.repeats)
+    print(json.dumps(result) if args.json else table(result))
+    if args.out:
+        plot(result, Path(args.out).expanduser())
+        print(f"{args.out}: the same as bars", file=sys.stderr)
+    return 0
+
+
 def _bench(config: Config, args: Arguments) -> int:
     from bertjax.bench import bench
 
@@ -261,6 +274,14 @@ COMMANDS = {
         "the newest checkpoint as a Hugging Face directory",
         "bertjax export --workdir=DIR --out=HF_DIR: weights, config, tokenizer and model card, for from_pretrained.",
         Takes(config="saved"),
+    ),
+    "compare": Command(
+        _compare,
+        "models side by side: size, work, speed here, held-out loss",
+        "bertjax compare DIR DIR ...: work directories or Hugging Face directories; the first is what the others are\n"
+        "held against, and the first work directory with a data set gives the held-out text. --repeats=N forward\n"
+        "passes, --out=FILE.png draws it, --json prints one object.",
+        Takes(workdir=False, config="none", texts=True),
     ),
     "fill-mask": Command(
         _fill_mask,

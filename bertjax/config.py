@@ -49,10 +49,26 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Coefficient of each term of the loss; 0.0 = off."""
+    """Coefficient of each term of the loss; 0.0 = off. Those from `soft` on compare with a teacher (TeacherConfig)."""
 
     mlm: float = 1.0  # masked language model
     pair: float = 1.0  # next sentence or sentence order, by data.examples
+    soft: float = 0.0  # KL divergence from the teacher's words at teacher.temperature, times its square
+    cosine: float = 0.0  # 1 - cosine of hidden states
+    logit_mse: float = 0.0  # squared difference of the logits, mean over the vocabulary
+    hidden_mse: float = 0.0  # squared difference of hidden states, mean over their width
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The model that a run learns from, beside its text, and what of it is compared."""
+
+    path: str = ""  # work directory or Hugging Face directory; "" = no teacher
+    dtype: str = "bfloat16"  # of its parameters and of what it computes, float32 or bfloat16
+    temperature: float = 2.0  # of soft: both distributions are softmax(logits / temperature)
+    tokens: str = "real"  # which positions soft and logit_mse compare: masked, or all real ones (in chunks; costs more)
+    layers: str = "last"  # which layers cosine and hidden_mse compare: last, every (12 and 6: 1,3,5,7,9,11), or a list
+    projection: int = 0  # width of the teacher's hidden states where it differs: a learned map to it; 0 = none
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ class OptimConfig:
     eps: float = 1e-6  # outside the square root
     weight_decay: float = 0.01  # not applied to biases and LayerNorm
     bias_correction: bool = False  # False as in Google's BERT and ALBERT; True as in the Adam paper and NVIDIA's LAMB
+    freeze: str = ""  # parameters that stay as they begin: beginnings of paths, as "encoder/embeddings/position"
     clip_norm: float = 1.0  # global gradient norm after all reductions; 0.0 = off
     accumulate: int = 1  # microbatches of an update; must divide data.batch_size
 
@@ -151,6 +168,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -17,7 +17,7 @@ from bertjax import batch as batch_contract
 from bertjax.attention import attend
 from bertjax.config import DataConfig, ModelConfig
 from bertjax.dropout import dropout
-from bertjax.sharding import constrain
+from bertjax.sharding import constrain, tree_shardings
 
 
 def _from_input(activation: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
@@ -184,11 +184,12 @@ class Layer(nn.Module):
     """One encoder layer, as the body of a scan: shared parts use the weights they are given, others own theirs."""
 
     config: ModelConfig
+    every_layer: bool  # whether the scan stacks the hidden states
 
     @nn.compact
     def __call__(
         self, x_BLH: jax.Array, keys_2: jax.Array | None, shared: dict[str, Any], segments_BL: jax.Array
-    ) -> tuple[jax.Array, None]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         for i, (name, part) in enumerate(PARTS.items()):
             key = None if keys_2 is None else keys_2[i]
             if name in shared:
@@ -197,16 +198,19 @@ class Layer(nn.Module):
             else:
                 x_BLH = part(self.config, name=name)(x_BLH, segments_BL, key)
             x_BLH = constrain(x_BLH, "rows", "length", "hidden_activation")
-        return x_BLH, None
+        return x_BLH, x_BLH if self.every_layer else None
 
 
 class Group(nn.Module):
     """Consecutive layers with one copy of the shared parts, as the body of a scan over the groups."""
 
     config: ModelConfig
+    every_layer: bool
 
     @nn.compact
-    def __call__(self, x_BLH: jax.Array, keys_R2: jax.Array | None, segments_BL: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x_BLH: jax.Array, keys_R2: jax.Array | None, segments_BL: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
 
         def declare(name: str) -> Any:
@@ -217,7 +221,7 @@ class Group(nn.Module):
         shared = {name: declare(name) for name in SHARED[c.share]}
         repeats = c.num_layers // c.copies
         layers = _scan(_remat(Layer, c), c, repeats, in_axes=(0, nn.broadcast, nn.broadcast))
-        return layers(c, name="layers")(x_BLH, keys_R2, shared, segments_BL)
+        return layers(c, self.every_layer, name="layers")(x_BLH, keys_R2, shared, segments_BL)
 
 
 class Encoder(nn.Module):
@@ -228,6 +232,7 @@ class Encoder(nn.Module):
     """
 
     config: ModelConfig
+    every_layer: bool = False
 
     @nn.compact
     def __call__(
@@ -237,8 +242,10 @@ class Encoder(nn.Module):
         positions_BL: jax.Array,
         token_types_BL: jax.Array,
         key: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns hidden states [B, L, H] and the word table [V, E]. `key` None = no dropout."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns hidden states [B, L, H], the word table [V, E] and, if `every_layer`, the hidden states after each
+        layer, [layers, B, L, H]. `key` None = no dropout.
+        """
         c = self.config
         embed_key, layers_key = (None, None) if key is None else jax.random.split(key)
         x_BLH, word_VE = Embeddings(c, name="embeddings")(tokens_BL, positions_BL, token_types_BL, embed_key)
@@ -247,8 +254,8 @@ class Encoder(nn.Module):
         # One key for each part of each layer, as data of the scan: scan, unrolled and remat draw the same dropout.
         keys_GR2 = None if layers_key is None else jax.random.split(layers_key, (c.copies, repeats, len(PARTS)))
         groups = _scan(Group, c, c.copies, in_axes=(0, nn.broadcast))
-        x_BLH, _ = groups(c, name="groups")(x_BLH, keys_GR2, segments_BL)
-        return x_BLH, word_VE
+        x_BLH, layers = groups(c, self.every_layer, name="groups")(x_BLH, keys_GR2, segments_BL)
+        return x_BLH, word_VE, None if layers is None else layers.reshape(c.num_layers, *x_BLH.shape)
 
 
 class MlmHead(nn.Module):
@@ -304,17 +311,19 @@ class Pretrainer(nn.Module):
     """The encoder with its pooler and pretraining heads, reading a batch (`bertjax.batch`)."""
 
     config: ModelConfig
+    every_layer: bool = False
 
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Returns `hidden` [B, L, H], `mlm_logits` [B, P, V] and, where the model has them, `pooled` [B, K, H] and
-        `pair_logits` [B, K, 2]. Logits are float32. What a caller does not use, jit removes. `key` None = no dropout.
+        `pair_logits` [B, K, 2]; if `every_layer`, `layers` [layers, B, L, H]. Logits are float32. What a caller does
+        not use, jit removes. `key` None = no dropout.
         """
         c = self.config
-        x_BLH, word_VE = Encoder(c, name="encoder")(
+        x_BLH, word_VE, layers = Encoder(c, self.every_layer, name="encoder")(
             batch["tokens"], batch["segments"], batch["positions"], batch["token_types"], key
         )
-        outputs = {"hidden": x_BLH}
+        outputs = {"hidden": x_BLH} | ({} if layers is None else {"layers": layers})
         outputs["mlm_logits"] = MlmHead(c, name="mlm_head")(gather(x_BLH, batch["mlm_positions"]), word_VE)
         if c.pooler:
             pooler = Affine(c, (c.hidden_size, c.hidden_size), ("hidden", "hidden_out"), name="pooler")
@@ -324,19 +333,41 @@ class Pretrainer(nn.Module):
         return outputs
 
 
-def apply(config: ModelConfig, params: Any, batch: Any, key: jax.Array | None = None) -> dict[str, jax.Array]:
+def apply(
+    config: ModelConfig, params: Any, batch: Any, key: jax.Array | None = None, *, every_layer: bool = False
+) -> dict[str, jax.Array]:
     """The outputs of `Pretrainer` with these parameters."""
-    outputs: Any = Pretrainer(config).apply({"params": params}, batch, key)
+    outputs: Any = Pretrainer(config, every_layer).apply({"params": params}, batch, key)
     return outputs
 
 
+def mlm_logits(config: ModelConfig, params: Any, x_BPH: jax.Array) -> jax.Array:
+    """Vocabulary logits [B, P, V] of hidden states, by the MLM head of these parameters."""
+    word_VE = params["encoder"]["embeddings"]["word"]
+    logits: Any = MlmHead(config).apply({"params": params["mlm_head"]}, x_BPH, word_VE)
+    return logits
+
+
+def abstract_params(config: ModelConfig, mesh: Any = None) -> Any:
+    """Shape and dtype of every parameter of `Pretrainer`, and its sharding on a mesh; nothing is allocated."""
+    shapes = nn.meta.unbox(_boxed_params(config))
+    if mesh is None:
+        return shapes
+    places = param_shardings(config, mesh)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)
+
+
+def param_shardings(config: ModelConfig, mesh: Any) -> Any:
+    """Where every parameter of `Pretrainer` lives on a mesh."""
+    return tree_shardings(_boxed_params(config), mesh)
+
+
 @functools.cache
-def abstract_params(config: ModelConfig) -> Any:
-    """Shape and dtype of every parameter of `Pretrainer`; nothing is allocated."""
+def _boxed_params(config: ModelConfig) -> Any:
     config = dataclasses.replace(config, attention="reference")  # which can be traced for any device
     fields = batch_contract.spec(DataConfig(), rows=1, length=1)
     example = {name: jax.ShapeDtypeStruct(field.shape, field.dtype) for name, field in fields.items()}
-    return nn.meta.unbox(jax.eval_shape(Pretrainer(config).init, jax.random.key(0), example))["params"]
+    return jax.eval_shape(Pretrainer(config).init, jax.random.key(0), example)["params"]
 
 
 def gather(x_BLH: jax.Array, positions_BP: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ Shape letters: B rows, P prediction slots, K examples of a row, V vocabulary, C 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -68,11 +68,28 @@ def classification(logits: str, labels: str) -> Callable[[Arrays, Arrays], Array
     return items
 
 
+def given(name: str) -> Callable[[Arrays, Arrays], Arrays]:
+    """Losses that are computed where the teacher is (`bertjax.distill`)."""
+    return lambda outputs, batch: {"loss": outputs[f"{name}_items"]}
+
+
 TERMS: dict[str, Term] = {
     "mlm": Term("mlm_weights", classification("mlm_logits", "mlm_labels")),
     "pair": Term("pair_weights", classification("pair_logits", "pair_labels")),
+    "soft": Term("soft_weights", given("soft")),
+    "logit_mse": Term("soft_weights", given("logit_mse")),
+    "cosine": Term("token_weights", given("cosine")),
+    "hidden_mse": Term("token_weights", given("hidden_mse")),
 }
 """Term name, as in `ObjectiveConfig` -> how it is computed."""
+
+TAUGHT = ("soft", "logit_mse", "cosine", "hidden_mse")
+"""The terms that need a teacher."""
+
+
+def held_out(config: ObjectiveConfig) -> ObjectiveConfig:
+    """What is measured on held-out text: always the masked words, and nothing that needs a teacher."""
+    return replace(config, mlm=config.mlm or 1.0, **dict.fromkeys(TAUGHT, 0.0))
 
 
 def active_terms(config: ObjectiveConfig) -> dict[str, float]:

@@ -4,6 +4,7 @@ optax's own `adamw` and `lamb` always correct the bias of the moments, and take 
 Google's optimizers do not correct, and a leaf here stacks many layers, each of which needs its own ratio.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from bertjax.config import OptimConfig
+from bertjax.errors import ConfigError
 
 NOT_DECAYED = ("bias", "scale")
 """Names of the leaves that get neither weight decay nor a trust ratio: every bias, and the LayerNorm scales."""
@@ -58,7 +60,22 @@ def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransfor
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.name == "lamb":
         parts.append(optax.masked(scale_by_layer_trust_ratio(), decay_mask))
+    if config.freeze:
+        # First, so that what is frozen does not count in the norm; last, so that it does not decay.
+        frozen = partial(frozen_mask, config.freeze)
+        parts = [optax.masked(optax.set_to_zero(), frozen), *parts, optax.masked(optax.set_to_zero(), frozen)]
     return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config, steps=steps)))
+
+
+def frozen_mask(freeze: str, params: Any) -> Any:
+    """True for the leaves whose path begins with one of the paths in `freeze`. Raises ConfigError for one of none."""
+    beginnings = [part.strip() for part in freeze.split(",")]
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: "/".join(_names(path)) + "/", params)
+    unknown = [b for b in beginnings if not any(path.startswith(f"{b}/") for path in jax.tree.leaves(paths))]
+    if unknown:
+        known = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in jax.tree.leaves(paths)}))
+        raise ConfigError(f"optim.freeze = {freeze!r}: no parameter is in {', '.join(unknown)}; there are {known}")
+    return jax.tree.map(lambda path: any(path.startswith(f"{b}/") for b in beginnings), paths)
 
 
 class AdamState(NamedTuple):

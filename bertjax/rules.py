@@ -9,6 +9,8 @@ CHOICES = {
     "model.attention": ("auto", "reference", "xla", "cudnn", "splash"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
+    "teacher.dtype": ("float32", "bfloat16"),
+    "teacher.tokens": ("masked", "real"),
     "data.format": ("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl", "parquet"),
     "data.examples": ("nsp", "sop", "full_sentences", "doc_sentences"),
     "data.masking": ("token", "whole_word", "ngram"),
@@ -30,6 +32,12 @@ MINIMUM = {
     "model.layer_norm_eps": 0.0,
     "objective.mlm": 0.0,
     "objective.pair": 0.0,
+    "objective.soft": 0.0,
+    "objective.cosine": 0.0,
+    "objective.logit_mse": 0.0,
+    "objective.hidden_mse": 0.0,
+    "teacher.temperature": 1e-3,
+    "teacher.projection": 0,
     "data.prepare_workers": 0,
     "data.batch_size": 1,
     "data.seq_len": 5,
@@ -134,7 +142,7 @@ def _relation_errors(config: Any) -> list[str]:
             " set it to 0.0 to train without a pair loss",
         ),
         (
-            config.objective.mlm > 0.0 or config.objective.pair > 0.0,
+            any(vars(config.objective).values()),
             "objective: every coefficient is 0.0; set objective.mlm to 1.0",
         ),
         (
@@ -155,7 +163,7 @@ def _relation_errors(config: Any) -> list[str]:
         ),
         (d.source.strip() != "", "data.source = '': name a file, a pattern or 'builtin'"),
     ]
-    rules += _data_relations(d) + _run_relations(r)
+    rules += _data_relations(d) + _run_relations(r) + _teacher_relations(config.objective, config.teacher)
     return [message for holds, message in rules if not holds]
 
 
@@ -216,5 +224,31 @@ def _run_relations(r: Any) -> list[tuple[bool, str]]:
         (
             r.init_layers in ("spread", "first", "second") or all(x.isdecimal() for x in r.init_layers.split(",")),
             f"run.init_layers = {r.init_layers!r}: must be spread, first, second or layers such as '0,2,4'",
+        ),
+    ]
+
+
+def _teacher_relations(objective: Any, teacher: Any) -> list[tuple[bool, str]]:
+    hidden = objective.cosine > 0.0 or objective.hidden_mse > 0.0
+    compared = {name: getattr(objective, name) for name in ("soft", "cosine", "logit_mse", "hidden_mse")}
+    return [
+        *(
+            (
+                teacher.path != "" or value == 0.0,
+                f"objective.{name} = {value}: needs a teacher; set teacher.path",
+            )
+            for name, value in compared.items()
+        ),
+        (
+            teacher.path == "" or any(compared.values()),
+            f"teacher.path = {teacher.path!r}: nothing is learnt from it; set objective.soft or another such term",
+        ),
+        (
+            teacher.layers in ("last", "every") or all(x.isdecimal() for x in teacher.layers.split(",")),
+            f"teacher.layers = {teacher.layers!r}: must be last, every or the teacher's layers, as '1,3,5'",
+        ),
+        (
+            hidden or (teacher.layers == "last" and teacher.projection == 0),
+            "teacher.layers, teacher.projection: need objective.cosine or objective.hidden_mse; leave them",
         ),
     ]

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax import batch as batch_contract
-from bertjax import model, objective, sharding
+from bertjax import distill, model, objective, sharding
 from bertjax.config import Config
 from bertjax.optim import make_optimizer, make_schedule
 
@@ -35,7 +35,10 @@ def _build_state(config: Config) -> TrainState:
     """A fresh state whose parameters are boxed with their logical axes."""
     fields = batch_contract.spec(config.data, rows=1)
     example = {name: jnp.zeros(f.shape, f.dtype) for name, f in fields.items()}
-    params = model.Pretrainer(config.model).init(jax.random.key(config.run.seed), example)["params"]
+    key = jax.random.key(config.run.seed)
+    params = model.Pretrainer(config.model).init(key, example)["params"]
+    if config.teacher.projection:
+        params |= {"projection": distill.projection(config).init(key)["params"]}
     opt_state = make_optimizer(config.optim, steps=config.run.steps).init(params)
     return TrainState(step=jnp.zeros([], jnp.int32), params=params, opt_state=opt_state)
 
@@ -55,20 +58,29 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
         return jax.jit(lambda: nn.meta.unbox(_build_state(config)), out_shardings=_shardings(config, mesh))()
 
 
-def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]:
+def make_train_step(
+    config: Config, mesh: Mesh, teacher: distill.Teacher | None = None
+) -> Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]:
     """The jitted update `(state, batch) -> (state, metrics)`; the state is donated, so use only the one returned.
+
+    `teacher` is needed where the objective has a term that compares with it (`bertjax.distill`).
 
     Metrics are float32 scalars: `loss`, loss and accuracy of each term, `grad_norm` (before clipping), `lr`.
     """
     optimizer = make_optimizer(config.optim, steps=config.run.steps)
     schedule = make_schedule(config.optim, steps=config.run.steps)
 
-    def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Arrays]:
+    def train_step(state: TrainState, batch: Arrays, teacher_params: Any) -> tuple[TrainState, Arrays]:
         key = jax.random.fold_in(jax.random.key(config.run.seed), state.step)
+        if teacher:
+            batch = distill.with_weights(config.teacher, batch)
         totals = objective.total_weights(config.objective, batch)
 
         def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Arrays]:
-            outputs = model.apply(config.model, params, microbatch, key)
+            every_layer = distill.needs_every_layer(config)
+            outputs = model.apply(config.model, params, microbatch, key, every_layer=every_layer)
+            if teacher:
+                outputs |= distill.items(config, params, outputs, teacher, teacher_params, microbatch)
             sums = objective.weighted_sums(config.objective, outputs, microbatch)
             metrics = objective.normalise(sums, totals)
             return objective.total_loss(config.objective, metrics), metrics
@@ -84,8 +96,10 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Arrays]
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     state, rows = _shardings(config, mesh), sharding.rows_sharding(mesh)
+    taught = model.param_shardings(teacher.model, mesh) if teacher else None
     out = (state, sharding.replicated(mesh))
-    return _InMesh(jax.jit(train_step, in_shardings=(state, rows), out_shardings=out, donate_argnums=(0,)), mesh)
+    jitted = jax.jit(train_step, in_shardings=(state, rows, taught), out_shardings=out, donate_argnums=(0,))
+    return _InMesh(jitted, mesh, teacher.params if teacher else None)
 
 
 def accumulate(
@@ -116,7 +130,10 @@ def accumulate(
 
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Arrays], Arrays]:
-    """The jitted evaluation `(params, batch) -> sums`: for each term the weighted sums and `NAME_weight`."""
+    """The jitted evaluation `(params, batch) -> sums`: for each term the weighted sums and `NAME_weight`.
+
+    `params` may hold more than the model's own, such as the map that a teacher needs.
+    """
 
     def eval_step(params: Any, batch: Arrays) -> Arrays:
         outputs = model.apply(config.model, params, batch)
@@ -124,9 +141,9 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Arrays], Arrays
         sums = objective.weighted_sums(config.objective, outputs, batch)
         return sums | {f"{name}_weight": total for name, total in totals.items()}
 
-    params, rows = _shardings(config, mesh).params, sharding.rows_sharding(mesh)
-    out = sharding.replicated(mesh)
-    return _InMesh(jax.jit(eval_step, in_shardings=(params, rows), out_shardings=out), mesh)
+    own, rows = model.param_shardings(config.model, mesh), sharding.rows_sharding(mesh)
+    jitted = _InMesh(jax.jit(eval_step, in_shardings=(own, rows), out_shardings=sharding.replicated(mesh)), mesh)
+    return lambda params, batch: jitted({name: params[name] for name in own}, batch)
 
 
 def _shardings(config: Config, mesh: Mesh) -> TrainState:
@@ -134,19 +151,22 @@ def _shardings(config: Config, mesh: Mesh) -> TrainState:
 
 
 class _InMesh:
-    """A jitted function that is traced, lowered and called with its mesh set, where `sharding.constrain` finds it."""
+    """A jitted function that is traced, lowered and called with its mesh set, where `sharding.constrain` finds it.
 
-    def __init__(self, jitted: Any, mesh: Mesh) -> None:
-        self._jitted, self._mesh = jitted, mesh
+    `last` are its last arguments, the same at every call.
+    """
+
+    def __init__(self, jitted: Any, mesh: Mesh, *last: Any) -> None:
+        self._jitted, self._mesh, self._last = jitted, mesh, last
 
     def __call__(self, *args: Any) -> Any:
         with jax.set_mesh(self._mesh):
-            return self._jitted(*args)
+            return self._jitted(*args, *self._last)
 
     def lower(self, *args: Any) -> Any:
         """The lowered computation, as of `jax.jit`."""
         with jax.set_mesh(self._mesh):
-            return self._jitted.lower(*args)
+            return self._jitted.lower(*args, *self._last)
 
     def compiles(self) -> int:
         """How many input shapes it has been compiled for."""

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax import attention, checkpoint, metrics, objective, pretrained, sharding, warmstart, workdir
-from bertjax.config import Config, override
+from bertjax import attention, checkpoint, metrics, objective, pretrained, sharding, teacher, warmstart, workdir
+from bertjax.config import Config, TeacherConfig, override
 from bertjax.data import dataset, pipeline, tokenizer
 from bertjax.errors import ConfigError, DataError, NumericError
 from bertjax.inputs import open_data
+from bertjax.model import abstract_params
 from bertjax.step import TrainState, abstract_state, init_state, make_eval_step, make_train_step
 
 Batch = dict[str, np.ndarray]
@@ -38,14 +39,14 @@ def pretrain(config: Config, directory: Path) -> bool:
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
         pipeline.epoch_rows(config.data, split, seed=config.run.seed)
     held_out = make_evaluate(config, mesh, tokens, prepared)
-    source = _source(config, directory, tokens)
+    source, taught_by = _source(config, directory, tokens), teacher.load(config, tokens, mesh)
     saved = directory / "checkpoints"
 
     with workdir.locked(workdir.make(directory)):
         # ---- State: a fresh one, or the newest that is whole.
         for line in checkpoint.clean(saved):
             print(line, file=sys.stderr)
-        position = checkpoint.Position(0, prepared.digest, tokens.digest)
+        position = checkpoint.Position(0, prepared.digest, tokens.digest, taught_by.digest if taught_by else "")
         state, row = _resume(config, directory, mesh, position) or (_begin(config, mesh, source, tokens), 0)
         start = int(state.step)
         if start >= config.run.steps:
@@ -64,7 +65,7 @@ def pretrain(config: Config, directory: Path) -> bool:
             closing(metrics.Progress(config.run.steps, start=start, unit="step", label="pretrain")) as progress,
         ):
             recorder = _Recorder(config, mesh, writer, progress)
-            train_step = make_train_step(config, mesh)
+            train_step = make_train_step(config, mesh, taught_by)
             for step in range(start + 1, config.run.steps + 1):
                 batch, waited = _timed(batches)
                 row += config.data.batch_size
@@ -95,7 +96,10 @@ def make_evaluate(
     """
     # In batches of a microbatch's size: what fits into memory for training fits here.
     rows = config.data.batch_size // config.optim.accumulate
-    config = override(config, data={"batch_size": rows}, optim={"accumulate": 1})
+    terms = vars(objective.held_out(config.objective))
+    config = override(
+        config, data={"batch_size": rows}, optim={"accumulate": 1}, objective=terms, teacher=vars(TeacherConfig())
+    )
     eval_step = make_eval_step(config, mesh)
     log_probs_V = unigram_log_probs(prepared.token_counts)
 
@@ -130,7 +134,7 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config, mesh)
     tokens, prepared = open_data(config, directory)
-    restored = checkpoint.restore_params(directory / "checkpoints", abstract_state(config, mesh).params)
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model, mesh))
     check_restored(config, directory, restored, tokens)
     result = make_evaluate(config, mesh, tokens, prepared)(restored.state)
     rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
@@ -181,8 +185,9 @@ def _resume(config: Config, directory: Path, mesh: Any, position: checkpoint.Pos
     restored = checkpoint.restore(directory / "checkpoints", abstract_state(config, mesh))
     if restored.position != replace(position, rows=restored.position.rows):
         raise DataError(
-            f"{workdir.prepared_path(directory, config.data)}: is not the data set, or has not the tokenizer, that the"
-            f" run in {directory} was trained on; restore it, or start in another --workdir"
+            f"{workdir.prepared_path(directory, config.data)}: is not the data set, has not the tokenizer, or"
+            f" teacher.path has not the teacher, that the run in {directory} was trained with; restore it, or start in"
+            " another --workdir"
         )
     print(f"{directory}: goes on from step {restored.step}", file=sys.stderr)
     if restored.config["run"]["steps"] != config.run.steps:

@@ -1,7 +1,8 @@
-"""Strict JAX on eight CPU devices, and the texts that tests share."""
+"""Strict JAX on eight CPU devices, and what tests share: text, a tokenizer, a data set, compiled steps."""
 
 import os
 import pydoc_data.topics
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_lev
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# The same step is compiled once in a session, whatever test asks for it.
+CACHE = tempfile.TemporaryDirectory(prefix="bertjax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,18 @@ def corpus_file(tmp_path_factory) -> Path:
     documents = [" ".join(pydoc_data.topics.topics[t].split()).replace(". ", ".\n") for t in topics]
     path.write_text("\n\n".join(documents))
     return path
+
+
+@pytest.fixture(scope="session")
+def inputs(corpus_file, tmp_path_factory):
+    """Overrides that point to a tokenizer and a data set made from the corpus."""
+    root = tmp_path_factory.mktemp("inputs")
+    from small import tiny  # here, since it imports JAX, which reads the settings above when it starts
+
+    from bertjax.data import corpus, prepare, tokenizer
+
+    data = tiny(data={"source": str(corpus_file)}).data
+    texts = (sentence for document in corpus.documents(data) for sentence in document)
+    tokenizer.train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
+    prepare.prepare(data, root / "spiece.model", root / "data", runner=prepare.local(1))
+    return {"source": str(corpus_file), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
