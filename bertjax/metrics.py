@@ -36,16 +36,18 @@ def peak_tflops(device_kind: str, configured: float) -> float:
     return configured or (known[0] if known else 0.0)
 
 
-def flops_per_token(model: ModelConfig, data: DataConfig) -> dict[str, float]:
+def flops_per_token(model: ModelConfig, data: DataConfig, *, predicted: float | None = None) -> dict[str, float]:
     """Model FLOPs of forward and backward for one real token of a full row, by part and in total.
 
     Three times the forward pass, two FLOPs a multiply-add, matrix products only: encoder, attention scores and values
-    over the row (no causal halving), and the MLM head at the predicted slots. Recomputation, padding, look-ups and
-    the pooler (one per row) are not counted. Sharing saves parameters, not FLOPs.
+    over the row (no causal halving), and the MLM head at the predicted slots, or at the share `predicted` of the
+    tokens. Recomputation, padding, look-ups and the pooler (one per row) are not counted. Sharing saves parameters, not
+    FLOPs.
     """
     H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
-    rate = data.mask_count * data.packing / data.seq_len if data.mask_count else data.mask_rate
-    predicted = min(rate, data.max_predictions / data.seq_len)
+    if predicted is None:
+        rate = data.mask_count * data.packing / data.seq_len if data.mask_count else data.mask_rate
+        predicted = min(rate, data.max_predictions / data.seq_len)
     parts = {
         "encoder": 6.0 * L * (4 * H * H + 2 * H * F),
         "attention": 12.0 * L * H * data.seq_len,
@@ -53,6 +55,19 @@ def flops_per_token(model: ModelConfig, data: DataConfig) -> dict[str, float]:
         "embedding_projection": 6.0 * E * H if E != H else 0.0,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def step_flops_per_token(config: Config, teacher: ModelConfig | None) -> float:
+    """Of a training step for one real token: `flops_per_token`, and the forward pass of a teacher if there is one."""
+    own = flops_per_token(config.model, config.data)["total"]
+    if teacher is None:
+        return own
+    words = config.objective.soft > 0.0 or config.objective.logit_mse > 0.0
+    if not words or config.teacher.tokens == "masked":
+        return own + flops_per_token(teacher, config.data, predicted=None if words else 0.0)["total"] / 3.0
+    # The student's logits of all tokens come beside those of the predicted slots.
+    again = flops_per_token(config.model, config.data, predicted=1.0)["mlm_head"]
+    return own + again + flops_per_token(teacher, config.data, predicted=1.0)["total"] / 3.0
 
 
 class Writer:

@@ -16,6 +16,7 @@ import numpy as np
 from bertjax import attention, checkpoint, metrics, objective, pretrained, sharding, teacher, warmstart, workdir
 from bertjax.config import Config, TeacherConfig, override
 from bertjax.data import dataset, pipeline, tokenizer
+from bertjax.distill import Teacher
 from bertjax.errors import ConfigError, DataError, NumericError
 from bertjax.inputs import open_data
 from bertjax.model import abstract_params
@@ -64,7 +65,7 @@ def pretrain(config: Config, directory: Path) -> bool:
             closing(checkpoint.Checkpoints(saved, keep=config.run.keep)) as writes,
             closing(metrics.Progress(config.run.steps, start=start, unit="step", label="pretrain")) as progress,
         ):
-            recorder = _Recorder(config, mesh, writer, progress)
+            recorder = _Recorder(config, taught_by, mesh, writer, progress)
             train_step = make_train_step(config, mesh, taught_by)
             for step in range(start + 1, config.run.steps + 1):
                 batch, waited = _timed(batches)
@@ -199,9 +200,11 @@ def _resume(config: Config, directory: Path, mesh: Any, position: checkpoint.Pos
 class _Recorder:
     """Reads the metrics of a step when the next one has been dispatched: the device never waits for the host."""
 
-    def __init__(self, config: Config, mesh: Any, writer: metrics.Writer, progress: metrics.Progress) -> None:
+    def __init__(
+        self, config: Config, taught_by: Teacher | None, mesh: Any, writer: metrics.Writer, progress: metrics.Progress
+    ) -> None:
+        flops = metrics.step_flops_per_token(config, taught_by.model if taught_by else None)
         peak = metrics.peak_tflops(jax.devices()[0].device_kind, config.run.peak_tflops)
-        flops = metrics.flops_per_token(config.model, config.data)["total"]
         self._rates = metrics.Throughput(flops=flops, peak=peak, devices=mesh.size)
         self._run, self._writer, self._progress = config.run, writer, progress
         self._pending: tuple[int, Any] | None = None

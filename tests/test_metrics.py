@@ -34,6 +34,23 @@ def test_fewer_slots_cost_less():
     np.testing.assert_allclose(cost[0] / cost[1], (20 / 512) / 0.15)
 
 
+def test_flops_of_a_step_with_a_teacher():
+    """Half of BERT-base's layers learning from all of it: the teacher's forward pass is a third of its cost."""
+    objective = {"soft": 1.0, "pair": 0.0}
+    config = override(Config(), model={"num_layers": 6}, objective=objective, teacher={"path": "x", "tokens": "masked"})
+    data, base = config.data, ModelConfig()
+    mine = metrics.flops_per_token(config.model, data)
+    assert metrics.step_flops_per_token(config, None) == mine["total"]
+    masked = metrics.step_flops_per_token(config, base)
+    assert masked == mine["total"] + metrics.flops_per_token(base, data)["total"] / 3
+    everywhere = override(config, teacher={"tokens": "real"})
+    head = 6 * (768 * 768 + 768 * 30522)
+    share = mine["mlm_head"] / head
+    assert metrics.step_flops_per_token(everywhere, base) - masked == pytest.approx(head + head * (1 - share) / 3)
+    states = override(config, objective={"soft": 0.0, "cosine": 1.0})
+    assert masked - metrics.step_flops_per_token(states, base) == pytest.approx(mine["mlm_head"] / 3)
+
+
 def test_peaks():
     assert metrics.peak_tflops("NVIDIA H100 80GB HBM3", 0.0) == 989.0
     assert metrics.peak_tflops("cpu", 0.0) == 0.0
