@@ -196,3 +196,12 @@ def test_what_cannot_be_loaded_or_computed_is_named(loaded, bert, vocabulary, tm
     with pytest.raises(DataError, match="its tokenizer has 457 pieces and its model 400"):
         bertjax.load(bert)
     (bert / "vocab.txt").write_text(vocabulary.read_text())
+
+
+def test_a_jaxlib_without_the_option_computes_the_same(tmp_path, monkeypatch):
+    directory = directories.write(tmp_path / "hf")
+    expected = bertjax.load(directory)([[7, 8, 9]]).hidden
+    inference._compiled.cache_clear()
+    monkeypatch.setattr(inference, "_EIGEN", {"xla_no_such_option": ""})
+    np.testing.assert_allclose(bertjax.load(directory)([[7, 8, 9]]).hidden, expected, atol=1e-5)
+    inference._compiled.cache_clear()
