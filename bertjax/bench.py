@@ -39,6 +39,7 @@ def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
             connections[name], theirs = context.Pipe()
             process = context.Process(target=_serve, args=(make, config, theirs), daemon=True)
             process.start()
+            theirs.close()  # so that a side that fails is seen, and not waited for
             stack.callback(process.terminate)
             connections[name].recv()  # built and warm, before the other side starts
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -95,12 +96,13 @@ def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connect
 def _bertjax_step(config: Config) -> Callable[[], None]:
     import jax
 
-    from bertjax import sharding
+    from bertjax import sharding, teacher
     from bertjax.step import init_state, make_train_step
 
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config, mesh)
-    train_step, rows = make_train_step(config, mesh), sharding.put_batch(synthetic(config), mesh)
+    train_step = make_train_step(config, mesh, teacher.load(config, None, mesh))
+    rows = sharding.put_batch(synthetic(config), mesh)
     state = init_state(config, mesh)
 
     def step() -> None:

@@ -16,9 +16,10 @@ from bertjax.errors import ConfigError
 from bertjax.model import param_shardings
 
 
-def load(config: Config, tokens: Tokenizer, mesh: Any) -> Teacher | None:
+def load(config: Config, tokens: Tokenizer | None, mesh: Any) -> Teacher | None:
     """The model in `teacher.path`, in `teacher.dtype`, laid out over the mesh like any parameters; None without a path.
 
+    `tokens` None: the batches hold no text, as those of a benchmark, and any vocabulary of the size will do.
     Raises ConfigError with a line for everything that keeps the run from learning from it, and what
     `pretrained.load` raises.
     """
@@ -34,14 +35,14 @@ def load(config: Config, tokens: Tokenizer, mesh: Any) -> Teacher | None:
     return Teacher(shape, jax.device_put(half, param_shardings(shape, mesh)), f"{digest:08x}")
 
 
-def check(found: pretrained.Pretrained, config: Config, tokens: Tokenizer) -> None:
+def check(found: pretrained.Pretrained, config: Config, tokens: Tokenizer | None) -> None:
     """Raise ConfigError with a line for everything about the teacher that does not go with the student."""
     m, t, o, c = config.model, found.model, config.objective, config.teacher
     name = f"teacher.path = {c.path!r}"
     width, hidden = c.projection or m.hidden_size, o.cosine > 0.0 or o.hidden_mse > 0.0
     rules = [
         (
-            found.tokenizer is not None and found.tokenizer.digest == tokens.digest,
+            tokens is None or (found.tokenizer is not None and found.tokenizer.digest == tokens.digest),
             f"data.tokenizer: is not that of {name}, whose words would be others; train the student with that one",
         ),
         (

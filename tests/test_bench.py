@@ -1,5 +1,6 @@
 """`bertjax.bench`: both sides do the same work, and wrong pairings are refused."""
 
+import directories
 import pytest
 from small import random_batch, tiny
 
@@ -19,6 +20,15 @@ def test_a_step_is_timed():
     result = bench(tiny(mesh={"data": 0}), peer="", repeats=3)["bertjax"]
     assert 0 < result["fastest"] <= result["seconds"] <= result["slowest"]
     assert result["tokens_per_second"] == pytest.approx(8 * 32 / result["seconds"])
+
+
+def test_a_step_with_a_teacher_is_timed(tmp_path):
+    """The teacher needs no tokenizer: the batches are random."""
+    path = directories.write(tmp_path / "teacher")
+    config = tiny(
+        model={"num_layers": 2}, teacher={"path": str(path), "tokens": "masked"}, objective={"soft": 1.0, "cosine": 1.0}
+    )
+    assert bench(config, peer="", repeats=1)["bertjax"]["seconds"] > 0
 
 
 def test_in_turn_with_torch():

@@ -20,11 +20,11 @@ LAYERS = [
     {"data.beam"},
     {"data.bench", "data.report", "step", "checkpoint", "metrics", "workdir"},
     {"arguments", "foreign", "inputs"},
-    {"bench", "families", "info"},
+    {"families", "info"},
     {"convert"},
     {"pretrained"},
     {"inference", "teacher", "warmstart"},
-    {"train"},
+    {"bench", "train"},
     {"bench_inference", "compare", "exchange", "predict"},
     {"cli"},
 ]
