@@ -168,7 +168,7 @@ def _compare(config: Config, args: Arguments) -> int:
     print(json.dumps(result) if args.json else table(result))
     if args.out:
         plot(result, Path(args.out).expanduser())
-        print(f"{args.out}: the same as bars", file=sys.stderr)
+        print(f"{args.out}: the same as a picture", file=sys.stderr)
     return 0
 
 
@@ -280,7 +280,7 @@ COMMANDS = {
         "models side by side: size, work, speed here, held-out loss",
         "bertjax compare DIR DIR ...: work directories or Hugging Face directories; the first is what the others are\n"
         "held against, and the first work directory with a data set gives the held-out text. --repeats=N forward\n"
-        "passes, --out=FILE.png draws it, --json prints one object.",
+        "passes, --out=FILE.png draws it, with the held-out loss of runs by step, --json prints one object.",
         Takes(workdir=False, config="none", texts=True),
     ),
     "fill-mask": Command(

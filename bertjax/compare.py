@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax import inputs, objective, pretrained, sharding, workdir
+from bertjax import inputs, metrics, objective, pretrained, sharding, workdir
 from bertjax.config import Config, MeshConfig, ModelConfig, TeacherConfig, override
 from bertjax.errors import ConfigError, UserError
 from bertjax.inference import Loaded
-from bertjax.metrics import flops_per_token
 from bertjax.model import param_shardings
 from bertjax.train import make_evaluate
 
@@ -56,7 +55,7 @@ def compare(paths: list[Path], *, repeats: int) -> dict[str, Any]:
 def _forward_flops(model: ModelConfig, length: int) -> float:
     """Of the encoder alone, as the forward pass is timed without the MLM head."""
     data = replace(Config().data, seq_len=length)
-    parts = flops_per_token(model, data)
+    parts = metrics.flops_per_token(model, data)
     return (parts["total"] - parts["mlm_head"]) / 3.0
 
 
@@ -135,18 +134,39 @@ def table(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of the models, a panel for each number, as a picture in the format of the file's ending."""
+    """Bars of the models, a panel for each number, and below them the held-out loss by step of those that are runs; as
+    a picture in the format of the file's ending.
+    """
     from matplotlib.figure import Figure  # here: it takes half a second to import
 
+    models = [model["name"] for model in result["models"]]
     numbers = [_flat(model) for model in result["models"]]
-    names = [name for name in numbers[0] if name != "bytes" and any(one[name] is not None for one in numbers)]
-    figure = Figure(figsize=(3.2 * len(names), 0.6 * len(numbers) + 1.6), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        axis.barh([model["name"][-24:] for model in result["models"]], [one[name] or 0.0 for one in numbers])
+    panels = [name for name in numbers[0] if name != "bytes" and any(one[name] is not None for one in numbers)]
+    curves = {name: curve for name in models if (curve := _held_out_losses(Path(name)))}
+    heights = [0.3 * len(models) + 1.0] + [5.0] * bool(curves)
+    figure = Figure(figsize=(2.2 * len(panels) + 2.0, sum(heights)), layout="constrained")
+    above, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, name in zip(above.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        axis.barh(range(len(models)), [one[name] or 0.0 for one in numbers])
+        axis.set_yticks(range(len(models)), [model[-24:] for model in models])
         axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.tick_params(axis="x", labelsize=8)
         axis.grid(axis="x", alpha=0.3)
     axis.invert_yaxis()
+    if curves:
+        axis = below[0].subplots()
+        for name, curve in curves.items():
+            axis.plot(*zip(*curve, strict=True), marker=".", label=name[-24:])
+        axis.set(xlabel="step", ylabel="held-out mlm loss")
+        axis.grid(alpha=0.3)
+        axis.legend()
     figure.savefig(path, dpi=110)
+
+
+def _held_out_losses(directory: Path) -> list[tuple[int, float]]:
+    """Step and loss of the evaluations of a run; none if the directory is not that of a run."""
+    lines = metrics.read(directory / metrics.METRICS)
+    return [(line["step"], line["eval_mlm_loss"]) for line in lines if "eval_mlm_loss" in line]
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

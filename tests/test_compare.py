@@ -3,6 +3,7 @@
 import json
 
 import jax
+import matplotlib.image
 import numpy as np
 import pytest
 from directories import ours, write
@@ -65,6 +66,23 @@ def test_a_table_shows_what_is_not_known(runs, tmp_path):
     lines = compare.table(result).splitlines()
     assert lines[0].split()[-1].endswith("two") and "x)" in lines[1]
     assert next(line for line in lines if line.startswith("mlm loss")).split()[2] == "-"
+
+
+def test_the_picture_has_the_curves_of_runs(tmp_path):
+    """Bars alone for models that are not runs; below them a curve for each run that was evaluated."""
+    (tmp_path / "run").mkdir()
+    model = {"parameters": 2, "bytes": 8, "latency_ms": {"1": 3.0}, "mlm_loss": None}
+    result = {"models": [{"name": str(tmp_path / name)} | model for name in ("other", "run")]}
+    heights = []
+    for lines in (
+        "",
+        '{"step": 1, "loss": 6.0}\n',
+        '{"step": 1, "eval_mlm_loss": 6.0}\n{"step": 2, "eval_mlm_loss": 5.0}\n',
+    ):
+        (tmp_path / "run" / "metrics.jsonl").write_text(lines)
+        compare.plot(result, tmp_path / "picture.png")
+        heights.append(matplotlib.image.imread(tmp_path / "picture.png").shape[0])
+    assert heights[0] == heights[1] < heights[2]
 
 
 def test_nothing_to_compare_is_refused():
