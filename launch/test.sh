@@ -7,5 +7,5 @@ environment "[dev]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Two processes, a file in one of them: tests of a file share what they compiled.
-.venv/bin/pytest -n 2 --dist loadfile "$@"
+# Two processes, a file in one of them: tests of a file share what they compiled. Files in the order of tests/conftest.py.
+.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -17,6 +17,14 @@ CACHE = tempfile.TemporaryDirectory(prefix="bertjax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
+WHOLE_RUNS = ("test_train.py", "test_docs.py", "test_distill.py", "test_step.py", "test_cli.py")
+"""Files with the longest tests, though not with the most."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: of two processes none is then left alone with one of them at the end."""
+    items.sort(key=lambda item: WHOLE_RUNS.index(item.path.name) if item.path.name in WHOLE_RUNS else len(WHOLE_RUNS))
+
 
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory) -> Path:
