@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bertjax.inference import Loaded
+    from bertjax.trained.inference import Loaded
 
 
 def load(path: "str | Path") -> "Loaded":
-    """A trained model to call, of a work directory or a Hugging Face directory: see `bertjax.inference`."""
-    from bertjax import inference  # here: `import bertjax` alone must not take the seconds that jax does
+    """A trained model to call, of a work directory or a Hugging Face directory: see `bertjax.trained.inference`."""
+    from bertjax.trained import inference  # here: `import bertjax` alone must not take the seconds that jax does
 
     return inference.load(path)

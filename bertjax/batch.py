@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def get_config(variant="base_v1"):
         raise ValueError(f"{variant!r} is not one of {', '.join(SIZES)}, each with or without _v1, _v2")
     layers, hidden, heads, dropout, steps = SIZES[size]
     dropout = 0.0 if version == "v2" else dropout
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         vocab_size=30_000,
         num_layers=layers,

@@ -29,7 +29,7 @@ def get_config(size="base"):
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
     layers, hidden, heads = SIZES[size]
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         num_layers=layers, hidden_size=hidden, embedding_size=hidden, num_heads=heads, ffn_size=4 * hidden
     )

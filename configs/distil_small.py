@@ -23,7 +23,7 @@ def get_config(role="student"):
     """The recipe of the teacher or of the student."""
     if role not in ("teacher", "student"):
         raise ValueError(f"role {role!r} is not one of teacher, student")
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         vocab_size=4_000,
         num_layers=6,

@@ -20,7 +20,7 @@ import bertjax.config
 
 def get_config(teacher="runs/bert-base"):
     """The recipe of a student of this teacher."""
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         num_layers=6,
         token_types=0,

@@ -10,7 +10,7 @@ import bertjax.config
 
 def get_config():
     """The recipe; it takes no argument."""
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         vocab_size=4_000,
         num_layers=2,

@@ -27,7 +27,7 @@ def get_config(size="base"):
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
     layers, hidden, heads, lr, warmup = SIZES[size]
-    config = bertjax.config.default()
+    config = bertjax.config.schema.default()
     config.model.update(
         vocab_size=50_265,
         num_layers=layers,

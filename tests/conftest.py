@@ -42,7 +42,9 @@ def inputs(corpus_file, tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
     from small import tiny  # here, since it imports JAX, which reads the settings above when it starts
 
-    from bertjax.data import corpus, prepare, tokenizer
+    from bertjax.corpus import prepare
+    from bertjax.corpus import units as corpus
+    from bertjax.data import tokenizer
 
     data = tiny(data={"source": str(corpus_file)}).data
     texts = (sentence for document in corpus.documents(data) for sentence in document)

@@ -12,7 +12,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from small import tiny
 
-from bertjax import convert
+from bertjax.huggingface import directory as convert
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 NO_PAIR = {"pooler": False, "pair_head": False}

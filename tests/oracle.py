@@ -1,4 +1,4 @@
-"""The model once more, in NumPy float64 with plain loops, written from the papers and not from `bertjax.model`.
+"""The model once more, in NumPy float64 with plain loops, written from the papers and not from `bertjax.model.network`.
 
 Rows are processed one at a time, layers one after another, attention one head at a time.
 """

@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 
-from bertjax import batch, sharding
-from bertjax.config import Config, from_dict, to_dict
+from bertjax import batch
+from bertjax.config.recipe import from_dict, to_dict
+from bertjax.config.schema import Config
+from bertjax.parallel import sharding
 
 TINY = {
     "model": {

@@ -4,7 +4,7 @@ import numpy as np
 from small import tiny
 
 from bertjax import batch
-from bertjax.bench import synthetic
+from bertjax.bench.step import synthetic
 
 
 def test_shapes_follow_the_config():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bertjax import errors
-from bertjax.cli import USAGE
+from bertjax.cli.main import USAGE
 
 KINDS = [errors.ConfigError, errors.DataError, errors.CheckpointError, errors.NumericError, errors.StorageError]
 

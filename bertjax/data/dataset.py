@@ -26,10 +26,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METADATA = "bertjax.json"
 SPLITS = ("train", "validation")
 INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records": np.int64, "digests": np.uint64}
@@ -138,7 +138,8 @@ class Prepared:
 def settings(data: DataConfig, digest: str) -> dict:
     """What the content of a prepared data set depends on."""
     chosen = {name: getattr(data, name) for name in SETTINGS}
-    return chosen | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
+    # As JSON has it.
+    return chosen | {"source": list(data.source)} | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
 
 
 def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.data import original
 from bertjax.errors import DataError
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from bertjax.data.tokenizer import Tokenizer

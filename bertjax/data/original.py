@@ -27,7 +27,7 @@ from random import Random
 
 import numpy as np
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 
 _TRIES = 10  # draws of a random document that may fall on A's own
 

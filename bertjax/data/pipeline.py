@@ -28,7 +28,7 @@ from absl import flags
 from grain.experimental import index_shuffle
 
 from bertjax import batch
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.data import dataset
 from bertjax.data.examples import Example, Pairs, Plan, build, plan
 from bertjax.data.masking import Scheme, budgets, mask, scheme
@@ -94,7 +94,7 @@ def eval_batches(
     Raises DataError if the tokenizer or the validation split cannot be used, and whatever reading a document raises.
     """
     check(prepared, tokenizer)
-    data = replace(data, loader_workers=0, mix="")  # short, and of all held-out documents
+    data = replace(data, loader_workers=0, mix=())  # short, and of all held-out documents
     rows = min(rows, epoch_rows(data, prepared.validation, seed=seed))
     make = _Batches.of(data, prepared, prepared.validation, tokenizer, seed, _Share(0, rows, 0, 1))
     return _iterate(data, grain.MapDataset.range(-(-rows // data.batch_size)).map(make))
@@ -145,8 +145,8 @@ def sources(data: DataConfig, split: Split, seed: int) -> list[Source]:
     Raises DataError, naming what is empty.
     """
     documents = split.source_documents if data.mix else (len(split.document_offsets) - 1,)
-    if data.mix and len(documents) != len(data.shares):
-        raise DataError(f"data.mix = {data.mix!r}: the data set has {len(documents)} sources; name a share for each")
+    if data.mix and len(documents) != len(data.mix):
+        raise DataError(f"data.mix = {data.mix}: the data set has {len(documents)} sources; name a share for each")
     found, first = [], 0
     for number, count in enumerate(documents):
         name = f"the {split.name} split of source {number + 1}" if data.mix else f"the {split.name} split"
@@ -188,7 +188,7 @@ class _Stream:
 
     def row(self, number: int) -> tuple[int, int, np.ndarray]:
         """(source, epoch, its examples) of row `number`; no example in a row that fills up a batch."""
-        source, number = _deal(number, self._data.shares)
+        source, number = _deal(number, self._data.mix)
         R = self.sources[source].rows_per_epoch
         epoch, at = divmod(number, R)
         if self._data.buckets:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.config import Config, DataConfig
+from bertjax.config.schema import Config, DataConfig
 from bertjax.data import masking, pipeline
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer
@@ -97,11 +97,11 @@ def _epoch(config: Config, prepared: Prepared) -> dict[str, Any]:
     binned, _ = np.histogram(np.arange(data.seq_len + 1), edges, weights=counts_l)
     sources = [dict(source) for source in prepared.summary["sources"]]
     if data.mix:
-        for source, part, share in zip(sources, planned, data.shares, strict=True):
-            source["epochs"] = rows_of_run * share / sum(data.shares) / part.rows_per_epoch
+        for source, part, share in zip(sources, planned, data.mix, strict=True):
+            source["epochs"] = rows_of_run * share / sum(data.mix) / part.rows_per_epoch
     held_out = {"documents": len(prepared.validation.digests), "examples": 0, "problem": ""}
     try:
-        found = pipeline.sources(replace(data, mix=""), prepared.validation, config.run.seed)
+        found = pipeline.sources(replace(data, mix=()), prepared.validation, config.run.seed)
         held_out["examples"] = len(found[0].plan)
     except DataError as error:
         held_out["problem"] = str(error)
@@ -249,7 +249,7 @@ def _row_warnings(config: Config, values: dict[str, Any]) -> Iterator[str]:
         fix = f"set data.max_predictions = {most}" if most > data.max_predictions else few
         yield f"dropped_masks = {_percent(dropped)} of the tokens wanted: {fix}"
     if (density := values["packing_density"]) < 0.7 and data.packing == 1 and data.seq_len >= 256:
-        fix = "set data.packing = 8" + (" and data.buckets = ''" if data.buckets else "")
+        fix = "set data.packing = 8" + (" and data.buckets = ()" if data.buckets else "")
         yield f"packing_density = {_percent(density)}: the rest of the rows is padding; {fix}"
     if (epochs := max([values["epochs"], *(source.get("epochs", 0.0) for source in values["sources"])])) > 40:
         yield f"epochs = {epochs:,.1f}: the run repeats text that often; lower run.steps or add text to data.source"

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bertjax.config import DataConfig
-from bertjax.data import corpus, dataset, prepare
+from bertjax.config.schema import DataConfig
+from bertjax.corpus import prepare
+from bertjax.corpus import units as corpus
+from bertjax.data import dataset
 from bertjax.errors import DataError
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "."] + [str(digit) for digit in range(10)]

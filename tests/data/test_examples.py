@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.data import examples
 from bertjax.data.examples import build, plan
 from bertjax.errors import DataError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.data import masking
 from bertjax.data.masking import FIRST, FREE, INSIDE, budget, budgets, mask
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from data import original_rules
 
-from bertjax.config import DataConfig
+from bertjax.config.schema import DataConfig
 from bertjax.data.examples import build, plan
 from bertjax.data.tokenizer import Special
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from bertjax import batch
-from bertjax.config import DataConfig
-from bertjax.data import dataset, prepare, tokenizer
+from bertjax.config.schema import DataConfig
+from bertjax.corpus import prepare
+from bertjax.data import dataset, tokenizer
 from bertjax.data.pipeline import _Batches, _deal, check, epoch_rows, eval_batches, packing_density, train_batches
 from bertjax.errors import DataError
 

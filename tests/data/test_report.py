@@ -9,8 +9,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from bertjax.config import Config, DataConfig, RunConfig
-from bertjax.data import dataset, pipeline, prepare, report, tokenizer
+from bertjax.config.schema import Config, DataConfig, RunConfig
+from bertjax.corpus import prepare
+from bertjax.data import dataset, pipeline, report, tokenizer
 from bertjax.errors import DataError
 
 CONTRACT = {

@@ -1,0 +1,163 @@
+"""What the values of a config must satisfy, alone and with each other; every violation is a line with its fix."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from bertjax.config.schema import Limits, limits
+
+
+def errors(config: Any) -> list[str]:
+    """The violations of a `Config` whose fields are of the right types; those of relations only if each value by
+    itself is allowed.
+    """
+    return _limit_errors(config) or _relation_errors(config)
+
+
+def _limit_errors(config: Any) -> list[str]:
+    found = []
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for name, limit in limits(values).items():
+            value = getattr(values, name)
+            problems = [_broken(limit, one) for one in (value if isinstance(value, tuple) else (value,))]
+            found += [f"{section.name}.{name} = {value!r}: {problem}" for problem in problems if problem][:1]
+    return found
+
+
+def _broken(limit: Limits, value: Any) -> str:
+    """What is wrong with one value; "" if nothing."""
+    if limit.choices:
+        return "" if value in limit.choices else f"must be one of {', '.join(limit.choices)}"
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):
+            # All arithmetic is in float32, where 1e300 is infinite.
+            if not np.isfinite(np.float32(value)):
+                return "must be a finite number that float32 holds"
+    if limit.below is not None and limit.least is not None and not limit.least <= value < limit.below:
+        return f"must be at least {limit.least} and below {limit.below}"
+    if limit.least is not None and not value >= limit.least:
+        return f"must be at least {limit.least}"
+    return ""
+
+
+def _relation_errors(config: Any) -> list[str]:
+    m, d, o, r = config.model, config.data, config.optim, config.run
+    rules = [
+        (
+            m.hidden_size % m.num_heads == 0,
+            f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
+        ),
+        (
+            m.num_layers % m.copies == 0,
+            f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}",
+        ),
+        (
+            m.share != "none" or m.num_groups == 1,
+            f"model.num_groups = {m.num_groups}: needs model.share = attention, ffn or all; set it to 1",
+        ),
+        (
+            m.embedding_size <= m.hidden_size,
+            f"model.embedding_size = {m.embedding_size}: must be at most model.hidden_size = {m.hidden_size}",
+        ),
+        (
+            m.token_types != 1 or not d.pairs,
+            "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
+        ),
+        ("pair_head" not in m.heads or "pooler" in m.heads, f"model.heads = {m.heads}: pair_head needs pooler; add it"),
+        (len(set(m.heads)) == len(m.heads), f"model.heads = {m.heads}: names a head twice"),
+        (
+            config.objective.pair == 0.0 or ("pair_head" in m.heads and d.pairs),
+            f"objective.pair = {config.objective.pair}: needs pair_head in model.heads and data.examples = nsp or sop;"
+            " set it to 0.0 to train without a pair loss",
+        ),
+        ("mlm_head" in m.heads, f"model.heads = {m.heads}: masked words are what is evaluated; add mlm_head"),
+        (
+            any(vars(config.objective).values()),
+            "objective: every coefficient is 0.0; set objective.mlm to 1.0",
+        ),
+        (
+            d.seq_len <= m.max_positions,
+            f"data.seq_len = {d.seq_len}: must be at most model.max_positions = {m.max_positions}",
+        ),
+        (
+            d.max_predictions <= d.seq_len,
+            f"data.max_predictions = {d.max_predictions}: must be at most data.seq_len = {d.seq_len}",
+        ),
+        (
+            d.batch_size % o.accumulate == 0,
+            f"optim.accumulate = {o.accumulate}: must divide data.batch_size = {d.batch_size}",
+        ),
+        (
+            o.warmup_steps <= r.steps,
+            f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {r.steps}",
+        ),
+        (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
+    ]
+    rules += _data_relations(d) + _run_relations(r) + _teacher_relations(config.objective, config.teacher)
+    return [message for holds, message in rules if not holds]
+
+
+def _data_relations(d: Any) -> list[tuple[bool, str]]:
+    return [
+        (all(share > 0.0 for share in d.mix), f"data.mix = {d.mix}: must be positive numbers, one for each source"),
+        (
+            not d.mix or d.prepared != "" or len(d.mix) == len(d.source),
+            f"data.mix = {d.mix}: data.source has {len(d.source)} entries; name a share for each",
+        ),
+        (
+            d.row_lengths == tuple(sorted(set(d.row_lengths))) and d.row_lengths[-1] == d.seq_len,
+            f"data.buckets = {d.buckets}: must be ascending lengths that end with data.seq_len = {d.seq_len}",
+        ),
+        (not d.buckets or d.packing == 1, f"data.packing = {d.packing}: rows in buckets hold one example; set it to 1"),
+        (not d.buckets or not d.mix, f"data.mix = {d.mix}: does not go with data.buckets; empty one of them"),
+        (
+            d.packing <= d.seq_len // 5,
+            f"data.packing = {d.packing}: at most data.seq_len / 5 = {d.seq_len // 5} examples fit into a row",
+        ),
+        (d.pairs or not d.original_flaws, "data.original_flaws = True: needs data.examples = nsp or sop"),
+        (
+            d.masking == "token" or d.mask_smoothing == 0.0,
+            f"data.mask_smoothing = {d.mask_smoothing}: needs data.masking = token; set it to 0.0",
+        ),
+        (
+            d.masking != "token" or not d.mask_together,
+            "data.mask_together = True: needs data.masking = whole_word or ngram",
+        ),
+        (
+            d.mask_count <= d.max_predictions,
+            f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
+        ),
+    ]
+
+
+def _run_relations(r: Any) -> list[tuple[bool, str]]:
+    return [
+        (
+            r.init_from != "" or r.init_layers == (),
+            f"run.init_layers = {r.init_layers}: needs run.init_from; name the model there",
+        ),
+    ]
+
+
+def _teacher_relations(objective: Any, teacher: Any) -> list[tuple[bool, str]]:
+    hidden = objective.cosine > 0.0 or objective.hidden_mse > 0.0
+    compared = {name: getattr(objective, name) for name in ("soft", "cosine", "logit_mse", "hidden_mse")}
+    return [
+        *(
+            (
+                teacher.path != "" or value == 0.0,
+                f"objective.{name} = {value}: needs a teacher; set teacher.path",
+            )
+            for name, value in compared.items()
+        ),
+        (
+            teacher.path == "" or any(compared.values()),
+            f"teacher.path = {teacher.path!r}: nothing is learnt from it; set objective.soft or another such term",
+        ),
+        (
+            hidden or (teacher.layers == () and teacher.projection == 0),
+            "teacher.layers, teacher.projection: need objective.cosine or objective.hidden_mse; leave them",
+        ),
+    ]

@@ -1,0 +1,276 @@
+"""The one schema of a run: frozen dataclasses whose fields carry their defaults, meanings and limits.
+
+A new field is one line here: the type, the command line, the checks by themselves, the listing and the rule about
+resuming all follow from it. What relates fields to each other is in `bertjax.config.rules`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a field may hold, and what it means."""
+
+    meaning: str
+    least: float | None = None  # the smallest number allowed; of every element, for a tuple
+    below: float | None = None  # numbers must be smaller than this
+    choices: tuple[str, ...] = ()  # the names allowed, of every element, for a tuple; () = any text
+    may_change: bool = False  # may differ when a run goes on: it does not decide what is computed, or is checked
+
+
+def value(default: Any, meaning: str, **limits: Any) -> Any:
+    """A field with this default, meaning and limits (`Limits`)."""
+    return field(default=default, metadata={"limits": Limits(meaning, **limits)})
+
+
+def limits(section: Any) -> dict[str, Limits]:
+    """The limits of the fields of a section, by name."""
+    return {f.name: f.metadata["limits"] for f in dataclasses.fields(section)}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the encoder and its heads are. One set of numbers describes BERT, ALBERT and DistilBERT."""
+
+    vocab_size: int = value(30522, "rows of the word table; the tokenizer must not have more pieces", least=6)
+    num_layers: int = value(12, "layers of the encoder", least=1)
+    hidden_size: int = value(768, "width of the hidden states", least=1)
+    num_heads: int = value(12, "attention heads; must divide hidden_size", least=1)
+    ffn_size: int = value(3072, "width inside the feed-forward part", least=1)
+    embedding_size: int = value(
+        768, "width of the tables; below hidden_size they are factorised (ALBERT: 128)", least=1
+    )
+    max_positions: int = value(512, "rows of the position table", least=5)
+    token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
+    heads: tuple[str, ...] = value(
+        ("mlm_head", "pooler", "pair_head"),
+        "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP, needs the pooler)",
+        choices=("mlm_head", "pooler", "pair_head"),
+    )
+    share: str = value(
+        "none", "which part of a layer all layers of a group share", choices=("none", "attention", "ffn", "all")
+    )
+    num_groups: int = value(
+        1, "copies of the shared part, each used by num_layers / num_groups layers in a row", least=1
+    )
+    activation: str = value(
+        "gelu_tanh",
+        "of the feed-forward part: gelu_tanh (Google's BERT and ALBERT), gelu_erf (DistilBERT), relu",
+        choices=("gelu_tanh", "gelu_erf", "relu"),
+    )
+    dropout: float = value(
+        0.1, "after the embeddings, the attention output and the feed-forward output", least=0, below=1
+    )
+    attention_dropout: float = value(0.1, "of the attention probabilities", least=0, below=1)
+    attention_output_dropout: bool = value(True, "False: none after the attention output projection (DistilBERT)")
+    initializer_range: float = value(0.02, "std of the truncated normal, cut at two of it and not rescaled", least=0)
+    layer_norm_eps: float = value(1e-12, "added to the variance in LayerNorm", least=0)
+
+    @property
+    def copies(self) -> int:
+        """Groups of layers: each has its own copy of the shared part. `none` is a group for each layer."""
+        return self.num_layers if self.share == "none" else self.num_groups
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How a model is computed. Nothing here changes what it is: a checkpoint is the same whatever these say."""
+
+    dtype: str = value(
+        "float32",
+        "of activations and products; parameters, statistics and losses are always float32",
+        choices=("float32", "bfloat16"),
+    )
+    attention: str = value(
+        "auto",
+        "which attention: auto (a rule, bertjax/model/attention.py), reference, xla, cudnn, splash",
+        choices=("auto", "reference", "xla", "cudnn", "splash"),
+        may_change=True,
+    )
+    scan: bool = value(True, "False unrolls the layers: longer compile, same parameters", may_change=True)
+    remat: str = value(
+        "none",
+        "what the backward pass recomputes: none, dots (all but matrix products), full",
+        choices=("none", "dots", "full"),
+        may_change=True,
+    )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Coefficient of each term of the loss; 0.0 = off. Those from `soft` on compare with a teacher (TeacherConfig)."""
+
+    mlm: float = value(1.0, "masked language model", least=0)
+    pair: float = value(1.0, "next sentence or sentence order, by data.examples", least=0)
+    soft: float = value(0.0, "KL divergence from the teacher's words at teacher.temperature, times its square", least=0)
+    cosine: float = value(0.0, "1 - cosine of hidden states", least=0)
+    logit_mse: float = value(0.0, "squared difference of the logits, mean over the vocabulary", least=0)
+    hidden_mse: float = value(0.0, "squared difference of hidden states, mean over their width", least=0)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The model that a run learns from, beside its text, and what of it is compared."""
+
+    path: str = value("", "work directory or Hugging Face directory; '' = no teacher")
+    dtype: str = value("bfloat16", "of its parameters and of what it computes", choices=("float32", "bfloat16"))
+    temperature: float = value(2.0, "of soft: both distributions are softmax(logits / temperature)", least=1e-3)
+    tokens: str = value(
+        "real",
+        "which positions soft and logit_mse compare: masked, or all real ones (in chunks; costs more)",
+        choices=("masked", "real"),
+    )
+    layers: tuple[int, ...] = value(
+        (),
+        "cosine and hidden_mse: the teacher's layer, from 0, for each of the model's (12 and 6: 1,3,5,7,9,11);"
+        " () = the last of both",
+        least=0,
+    )
+    projection: int = value(
+        0, "width of the teacher's hidden states where it differs: a learned map to it; 0 = none", least=0
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it becomes batches."""
+
+    source: tuple[str, ...] = value(("builtin",), "builtin, paths, glob patterns, tfds:NAME[SPLIT]", may_change=True)
+    mix: tuple[float, ...] = value((), "shares of the rows for the entries of source; () = as much as each holds")
+    format: str = value(
+        "auto",
+        "of source: file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet; auto = by name",
+        choices=("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl", "parquet"),
+        may_change=True,
+    )
+    text_field: str = value("text", "jsonl, parquet, tfds: the field that holds the text", may_change=True)
+    tokenizer: str = value(
+        "", "a .model, vocab.txt or tokenizer.json; '' = WORKDIR/tokenizer/spiece.model", may_change=True
+    )
+    lower_case: bool = value(True, "uncased: lower-case and strip accents before tokenising")
+    prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", may_change=True)
+    prepare_workers: int = value(
+        0, "processes of `bertjax prepare`; 0 = one per core; the result is the same", least=0, may_change=True
+    )
+    holdout: float = value(0.01, "share of the documents kept for evaluation", least=0, below=1, may_change=True)
+    batch_size: int = value(256, "rows of a global batch, over all devices and microbatches", least=1)
+    seq_len: int = value(128, "length of a row, at most model.max_positions", least=5)
+    examples: str = value(
+        "nsp",
+        "nsp, sop (two segments, a label), full_sentences, doc_sentences (one segment, no label)",
+        choices=("nsp", "sop", "full_sentences", "doc_sentences"),
+    )
+    short_seq_prob: float = value(
+        0.1, "nsp, sop: share of examples with a random, shorter target length", least=0, below=1
+    )
+    original_flaws: bool = value(False, "nsp, sop: as the released code makes them, leaks included (data/original.py)")
+    packing: int = value(1, "most examples in a row; 1 = each in a row of its own", least=1)
+    buckets: tuple[int, ...] = value(
+        (), "row lengths, as 128,256,512: a batch takes the least that holds its examples; () = seq_len", least=5
+    )
+    masking: str = value(
+        "token",
+        "what is chosen as a whole: token, whole_word, ngram (of whole words)",
+        choices=("token", "whole_word", "ngram"),
+    )
+    max_ngram: int = value(3, "masking = ngram: n words with probability proportional to 1/n, n up to this", least=1)
+    mask_rate: float = value(0.15, "share of an example's tokens to predict", least=0, below=1)
+    mask_count: int = value(0, "tokens of an example to predict, instead of the rate; 0 = by mask_rate", least=0)
+    mask_smoothing: float = value(
+        0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
+    )
+    mask_together: bool = value(
+        False, "True: 80 % [MASK], 10 % random, 10 % kept is drawn for each word or n-gram as a whole"
+    )
+    max_predictions: int = value(20, "prediction slots of a row; more masks than slots are not made", least=1)
+    loader_threads: int = value(
+        4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True
+    )
+    loader_workers: int = value(0, "processes that do it; 0 = threads of the main process", least=0, may_change=True)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether examples have two segments and a label."""
+        return self.examples in ("nsp", "sop")
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """The lengths that rows can have, ascending; the last is `seq_len`."""
+        return self.buckets or (self.seq_len,)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer and learning-rate schedule."""
+
+    name: str = value("adamw", "the optimizer: adamw, lamb", choices=("adamw", "lamb"))
+    lr: float = value(1e-4, "at the end of warm-up", least=0)
+    warmup_steps: int = value(10_000, "linear from 0", least=0)
+    power: float = value(1.0, "decay lr * (1 - t)^power to 0 at run.steps; 1 = linear, 0 = constant", least=0)
+    shift_decay: bool = value(
+        False, "False: t = step / steps, as in BERT (lr drops as warm-up ends); True: t counts from there"
+    )
+    b1: float = value(0.9, "decay of the first moment", least=0, below=1)
+    b2: float = value(0.999, "decay of the second moment", least=0, below=1)
+    eps: float = value(1e-6, "added outside the square root", least=0)
+    weight_decay: float = value(0.01, "not applied to biases and LayerNorm", least=0)
+    bias_correction: bool = value(
+        False, "False as in Google's BERT and ALBERT; True as in the Adam paper and NVIDIA's LAMB"
+    )
+    freeze: tuple[str, ...] = value(
+        (), "parameters that stay as they begin: beginnings of paths, as encoder/embeddings/position"
+    )
+    clip_norm: float = value(1.0, "global gradient norm after all reductions; 0.0 = off", least=0)
+    accumulate: int = value(1, "microbatches of an update; must divide data.batch_size", least=1)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh."""
+
+    data: int = value(0, "rows are split; 0 = all devices that the other axes leave", least=0, may_change=True)
+    fsdp: int = value(1, "parameters and optimizer state are split, gathered for use", least=1, may_change=True)
+    tensor: int = value(1, "heads, feed-forward part and vocabulary are split", least=1, may_change=True)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Length, seed and rhythm of a run."""
+
+    # It moves the end of the learning-rate schedule, so a run says it when it changes.
+    steps: int = value(1_000_000, "optimizer updates", least=1, may_change=True)
+    seed: int = value(0, "of initialisation, dropout, data order and masks", least=0, below=2**32)
+    log_every: int = value(100, "steps between lines of metrics.jsonl", least=1, may_change=True)
+    eval_every: int = value(
+        5_000, "steps between evaluations on held-out documents; 0 = only at the end", least=0, may_change=True
+    )
+    eval_rows: int = value(4_096, "held-out rows of an evaluation, or all there are", least=1, may_change=True)
+    save_every: int = value(1_000, "steps between checkpoints; 0 = only at the end", least=0, may_change=True)
+    init_from: str = value("", "work directory or Hugging Face directory whose weights a new run starts with")
+    init_layers: tuple[int, ...] = value(
+        (), "init_from: its layers to take, from 0; () = evenly spread (12 to 6: 0,2,4,7,9,11)", least=0
+    )
+    keep: int = value(3, "newest checkpoints kept", least=1, may_change=True)
+    tensorboard: bool = value(False, "also write TensorBoard events; needs the [tb] extra", may_change=True)
+    peak_tflops: float = value(
+        0.0,
+        "of one device, for MFU; 0.0 = look up the device kind, unknown kinds report no MFU",
+        least=0,
+        may_change=True,
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    run: RunConfig = field(default_factory=RunConfig)

@@ -1,0 +1,232 @@
+"""Where text comes from: files, TFDS data sets or the built-in prose, cut into units, as documents of sentences.
+
+A unit is a stretch of the source that one process reads by itself. The documents of all units, one after the other,
+are the corpus, whoever reads them and in what order. Reading takes memory for a document, not for a file.
+"""
+
+import glob
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bertjax.config.schema import DataConfig
+from bertjax.corpus import builtin, files, tables
+from bertjax.corpus.files import MAX_CHARACTERS, Notes, Paragraphs
+from bertjax.corpus.sentences import split_sentences
+from bertjax.errors import DataError
+
+UNIT_BYTES = 4_000_000
+"""Of text in a unit, about; more in a large corpus, for MAX_UNITS."""
+MAX_UNITS = 400
+"""About as many units are made at most: each becomes a shard or two, and readers keep all shards open."""
+_COMPRESSION = 4  # bytes of text in a compressed byte, about
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of one source. Compressed files, and files that are one document, are read whole in any case."""
+
+    path: str  # of a file, or "tfds:DIRECTORY[SPLIT]", or "builtin"
+    start: int  # bytes of a file, row groups of Parquet, records of TFDS
+    end: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one process reads by itself."""
+
+    source: int  # index into `sources(data)`
+    parts: tuple[Part, ...]
+
+
+# Units -------------------------------------------------------------------------------------------------------------
+
+
+def sources(data: DataConfig) -> list[str]:
+    """The entries of `data.source`."""
+    return [entry for entry in map(str.strip, data.source) if entry]
+
+
+def units(data: DataConfig) -> list[Unit]:
+    """The units of the corpus, in a fixed order: entries as named, the files of an entry sorted, nothing twice.
+
+    Reads sizes and metadata only, but prepares a TFDS data set that is not on this machine. Raises DataError for an
+    entry that names nothing or cannot be what it says.
+    """
+    found: list[Unit] = []
+    seen: set[str] = set()
+    parts = [list(_parts(entry, data, seen)) for entry in sources(data)]
+    enough = max(UNIT_BYTES, sum(size for named in parts for _, size in named) // MAX_UNITS)
+    for source, named in enumerate(parts):
+        group: list[Part] = []
+        size = 0
+        for part, part_size in named:
+            group.append(part)
+            size += part_size
+            if size >= enough:
+                found.append(Unit(source, tuple(group)))
+                group, size = [], 0
+        if group:
+            found.append(Unit(source, tuple(group)))
+    return found
+
+
+def _parts(entry: str, data: DataConfig, seen: set[str]) -> Iterator[tuple[Part, int]]:
+    """Each part of an entry with the bytes of text in it, about. Adds the paths to `seen`."""
+    if entry == "builtin":
+        paths = [entry]
+    elif entry.startswith("tfds:"):
+        paths = [tables.tfds_path(entry, data.text_field)]
+    else:
+        paths = _paths(entry)
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            for start, end, size in _cuts(path, data):
+                yield Part(path, start, end), size
+
+
+def _paths(pattern: str) -> list[str]:
+    pattern = os.path.expanduser(pattern)
+    # What exists is taken literally, because a file name may hold the brackets of a pattern.
+    matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+    found = {Path(match) for match in matches if not os.path.isdir(match)}
+    if not found:
+        fix = "is a directory; name its files, as in DIR/*.txt" if matches else "no such file; check the path"
+        raise DataError(f"data.source = {pattern!r}: {fix}")
+    return [str(path) for path in sorted(found)]
+
+
+def _cuts(path: str, data: DataConfig) -> Iterator[tuple[int, int, int]]:
+    """(start, end, bytes of text) of each part of a path."""
+    if path == "builtin":
+        yield 0, 1, UNIT_BYTES
+    elif path.startswith("tfds:"):
+        records, size = tables.tfds_size(path)
+        step = max(1, UNIT_BYTES // size)
+        yield from ((i, min(i + step, records), step * size) for i in range(0, records, step))
+    elif _is_parquet(path, data):
+        yield from ((i, i + 1, size) for i, size in enumerate(tables.row_groups(path, data.text_field)))
+    else:
+        size = _file_size(path)
+        if _is_whole(path, data):
+            yield 0, size, size * (_COMPRESSION if path.endswith(files.COMPRESSED) else 1)
+        else:
+            yield from ((i, min(i + UNIT_BYTES, size), min(UNIT_BYTES, size - i)) for i in range(0, size, UNIT_BYTES))
+
+
+def _file_size(path: str) -> int:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise DataError(files.unreadable(path, error)) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"data.source: {path} is a pipe or a device, which has no parts to be read again; name a file")
+    return found.st_size
+
+
+def _is_parquet(path: str, data: DataConfig) -> bool:
+    return path.endswith(".parquet") or data.format == "parquet"
+
+
+def _is_whole(path: str, data: DataConfig) -> bool:
+    return path.endswith(files.COMPRESSED) or data.format == "file"
+
+
+# Documents ---------------------------------------------------------------------------------------------------------
+
+
+def documents(data: DataConfig, counts: Counter | None = None) -> Iterator[list[str]]:
+    """The documents of all units, each a list of at least one sentence; `counts` as in `read`.
+
+    Raises DataError at once where `units` does, and from the iterator where `read` does and for a corpus without any
+    text, with what was skipped and where the first of it stands.
+    """
+    return _all(units(data), data, Notes(Counter() if counts is None else counts))
+
+
+def _all(found: list[Unit], data: DataConfig, notes: Notes) -> Iterator[list[str]]:
+    empty = True
+    for unit in found:
+        for sentences in _read(unit, data, notes):
+            empty = False
+            yield sentences
+    if empty:
+        counted = ", ".join(f"{key}: {count}" for key, count in sorted(notes.counts.items()))
+        message = "holds no document with text" + (f" ({counted})" if counted else "")
+        problem = f"the first problem is {notes.first()}" if notes.first else "name files that do"
+        raise DataError(f"data.source = {data.source}: {message}; {problem}")
+
+
+def read(unit: Unit, data: DataConfig, counts: Counter) -> Iterator[list[str]]:
+    """The documents of a unit, each a list of at least one sentence. Raises DataError for a file it cannot read.
+
+    `counts` receives "documents", "sentences" and, where they occur,
+
+    empty_documents   documents without text
+    cut_documents     above MAX_CHARACTERS, and so taken as several
+    broken_documents  WikiExtractor: without </doc>; their text is kept
+    bad_utf8_lines    lines or rows that are not UTF-8, read as Windows-1252
+    nul_lines         lines or rows with NUL, which is removed
+    long_lines        lines above MAX_CHARACTERS, cut at white space
+    bad_json_lines    dropped: not JSON, no text in it or above MAX_JSON_BYTES
+    bad_rows          dropped: no text in the column or field
+    outside_lines     dropped: WikiExtractor: text outside of <doc> … </doc>
+    unparsable_files  dropped: the built-in corpus: Python files that do not parse
+    """
+    return _read(unit, data, Notes(counts))
+
+
+def _read(unit: Unit, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
+    for part in unit.parts:
+        found = builtin.documents(notes.counts) if part.path == "builtin" else _gathered(part, data, notes)
+        for sentences in found:
+            notes.counts["documents"] += 1
+            notes.counts["sentences"] += len(sentences)
+            yield sentences
+
+
+def _gathered(part: Part, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
+    """The documents of a part; one that is too long is parted between two sentences."""
+    sentences: list[str] = []
+    characters, cut = 0, False
+    for paragraph in _paragraphs(part, data, notes):
+        if paragraph is None:
+            if sentences:
+                yield sentences
+            else:
+                notes.add("empty_documents")
+            sentences, characters, cut = [], 0, False
+            continue
+        for sentence in split_sentences(paragraph) if data.format != "sentences" else [paragraph]:
+            if sentences and characters + len(sentence) > MAX_CHARACTERS:
+                if not cut:
+                    notes.add("cut_documents")
+                yield sentences
+                sentences, characters, cut = [], 0, True
+            sentences.append(sentence)
+            characters += len(sentence)
+
+
+def _paragraphs(part: Part, data: DataConfig, notes: Notes) -> Paragraphs:
+    path, field = part.path, data.text_field
+    if path.startswith("tfds:"):
+        return _records(tables.tfds_rows(path, part.start, part.end, field), field, notes)
+    if _is_parquet(path, data):
+        return _records(tables.parquet_rows(path, part.start, part.end, field), field, notes)
+    form = files.form_of(path) if data.format == "auto" else data.format
+    end = sys.maxsize if _is_whole(path, data) else part.end
+    return files.paragraphs(path, part.start, end, form, field, notes)
+
+
+def _records(rows: tables.Rows, field: str, notes: Notes) -> Paragraphs:
+    for place, value in rows:
+        if value is None:
+            notes.add("bad_rows", partial(str, f"{place}: no text under {field!r}; set data.text_field"))
+        else:
+            yield from files.record(files.decode(value, notes), notes)

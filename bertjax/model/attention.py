@@ -1,0 +1,203 @@
+"""Multi-head attention over packed rows: one signature, whatever computes it.
+
+Shape letters: B rows, Q query positions, K key positions, N heads, D head dimension, L row length (both Q and K).
+
+| backend   | computed by                                          | serves                                        |
+|-----------|------------------------------------------------------|-----------------------------------------------|
+| reference | two matrix products and a softmax: what is right     | everything                                    |
+| xla       | the same by `jax.nn.dot_product_attention`           | all but dropout of the probabilities          |
+| cudnn     | cuDNN's flash attention by that function             | no dropout either; GPU, half precision, L of  |
+|           |                                                      | multiples of 128, D of multiples of 8 to 128  |
+| splash    | JAX's flash attention for TPU, a Pallas kernel       | no dropout either; TPU, L of multiples of 128 |
+
+The last two keep scores and probabilities, B * N * L * L numbers each, out of memory.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.config.schema import Config
+from bertjax.model.ops import dropout
+from bertjax.errors import ConfigError
+from bertjax.parallel.sharding import spec
+
+FLASH = {"gpu": "cudnn", "tpu": "splash"}
+"""Platform -> the backend that never writes its scores to memory."""
+
+LEAST_LENGTH = {"cudnn": 128, "splash": 512}
+"""From which row length `auto` takes them. By these counts, not by measurement:
+
+XLA writes L scores for each token and head, 8 times a hidden state of D = 64 at L = 512 and twice at 128; and a step of
+the splash kernel is one head of one row, which at 128 has a sixteenth of the work to hide the step's fixed cost.
+"""
+
+
+def attend(
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+    *,
+    dropout_rate: float,
+    key: jax.Array | None,
+    backend: str,
+) -> jax.Array:
+    """Softmax attention within equal segments; returns [B, Q, N, D] in the dtype of `q_BQND`.
+
+    A token sees the tokens of its own example only, padding (segment 0) sees padding, so that no row of the softmax is
+    empty and real positions never depend on what stands in the padding. Scores and softmax are float32. `key` draws
+    the dropout of the probabilities; None means none. `backend` is a value of `model.attention`: `auto` means what
+    `choose` says when the caller is traced; any other that cannot serve raises ConfigError.
+    """
+    _, length, _, head_dim = q_BQND.shape
+    dropping = key is not None and dropout_rate > 0.0
+    case = (_platform(), q_BQND.dtype.name, length, head_dim, dropping)
+    if backend == "auto":
+        backend = choose(*case)
+    _require(backend, *case)
+    if backend == "reference":
+        return _reference(q_BQND, k_BKND, v_BKND, segments_BL, dropout_rate, key)
+    if backend == "xla":
+        return _library("xla", q_BQND, k_BKND, v_BKND, segments_BL)
+    kernel = _splash if backend == "splash" else partial(_library, "cudnn")
+    return _on_each_device(kernel, q_BQND, k_BKND, v_BKND, segments_BL)
+
+
+def choose(platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> str:
+    """The backend that `model.attention = auto` stands for; `dropping`: probabilities are dropped (training).
+
+    | platform | dropping | length, head_dim, dtype                      | backend   |
+    |----------|----------|----------------------------------------------|-----------|
+    | cpu      | any      | any                                          | reference |
+    | gpu, tpu | yes      | any                                          | reference |
+    | gpu      | no       | as cudnn needs them                          | cudnn     |
+    | tpu      | no       | as splash needs them, and length >= 512      | splash    |
+    | gpu, tpu | no       | other                                        | xla       |
+    """
+    if dropping or platform not in FLASH:
+        return "reference"
+    flash = FLASH[platform]
+    fits = length >= LEAST_LENGTH[flash] and not _lacks(flash, platform, dtype, length, head_dim, dropping)
+    return flash if fits else "xla"
+
+
+def check(config: Config, platform: str) -> None:
+    """Raise ConfigError if training by this config on `platform` (cpu, gpu, tpu) cannot use `model.attention`."""
+    m = config.model
+    for length in config.data.row_lengths:
+        if m.attention != "auto":
+            head_dim = m.hidden_size // m.num_heads
+            _require(m.attention, platform, m.dtype, length, head_dim, m.attention_dropout > 0.0)
+
+
+def _require(backend: str, platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> None:
+    lacks = _lacks(backend, platform, dtype, length, head_dim, dropping)
+    if lacks:
+        needs = "; ".join(lacks)
+        raise ConfigError(f"model.attention = {backend}: needs {needs}; or set model.attention = reference")
+
+
+def _lacks(backend: str, platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> list[str]:
+    """What `backend` needs and does not have here."""
+    needs = []
+    if backend != "reference":
+        needs += [(not dropping, "no dropout of the probabilities (model.attention_dropout = 0.0)")]
+    if backend in FLASH.values():
+        needs += [
+            (FLASH.get(platform) == backend, f"a {'GPU' if backend == 'cudnn' else 'TPU'}, not {platform}"),
+            # cuDNN takes multiples of 64, but with a mask its gradients can be NaN at the odd ones.
+            (length % 128 == 0, f"rows (data.seq_len, data.buckets) of a multiple of 128, not {length}"),
+        ]
+    if backend == "cudnn":
+        heads = f"heads (model.hidden_size / model.num_heads) of a multiple of 8 up to 128, not {head_dim}"
+        needs += [
+            (dtype in ("bfloat16", "float16"), f"model.dtype = bfloat16, not {dtype}"),
+            (head_dim % 8 == 0 and head_dim <= 128, heads),
+        ]
+    return [text for holds, text in needs if not holds]
+
+
+def _platform() -> str:
+    """Of the mesh that is set, which may be that of a TPU that is not here (ahead-of-time compilation)."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _same_segment(segments_BL: jax.Array) -> jax.Array:
+    """Who sees whom, [B, 1, Q, K]: one for all heads."""
+    return segments_BL[:, None, :, None] == segments_BL[:, None, None, :]
+
+
+def _reference(
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+    dropout_rate: float,
+    key: jax.Array | None,
+) -> jax.Array:
+    scale = q_BQND.shape[-1] ** -0.5
+    scores_BNQK = jnp.einsum("BQND,BKND->BNQK", q_BQND * scale, k_BKND, preferred_element_type=jnp.float32)
+    scores_BNQK = jnp.where(_same_segment(segments_BL), scores_BNQK, jnp.finfo(jnp.float32).min)
+    probs_BNQK = jax.nn.softmax(scores_BNQK, axis=-1).astype(v_BKND.dtype)
+    probs_BNQK = dropout(probs_BNQK, dropout_rate, key)
+    return jnp.einsum("BNQK,BKND->BQND", probs_BNQK, v_BKND)
+
+
+def _library(
+    implementation: Literal["xla", "cudnn"],
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+) -> jax.Array:
+    # cuDNN needs the mask's Q and K whole; its heads stay one, in memory too.
+    mask_B1QK = _same_segment(segments_BL)
+    return jax.nn.dot_product_attention(q_BQND, k_BKND, v_BKND, mask=mask_B1QK, implementation=implementation)
+
+
+def _splash(
+    q_BQND: jax.Array, k_BKND: jax.Array, v_BKND: jax.Array, segments_BL: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+    """`interpret` computes it anywhere, slowly, for tests."""
+    # Here, since Pallas takes a quarter of a second to import and only TPUs need it.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
+
+    _, length, heads, head_dim = q_BQND.shape
+    block = next(size for size in (512, 384, 256, 128) if length % size == 0)
+    sizes = splash.BlockSizes(
+        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, use_fused_bwd_kernel=True
+    )
+    mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((length, length))] * heads)
+    kernel = splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
+
+    def one_row(q_QND: jax.Array, k_KND: jax.Array, v_KND: jax.Array, segments_L: jax.Array) -> jax.Array:
+        q_NQD, k_NKD, v_NKD = (jnp.swapaxes(x, 0, 1) for x in (q_QND, k_KND, v_KND))
+        segment_ids = splash.SegmentIds(q=segments_L, kv=segments_L)
+        return jnp.swapaxes(kernel(q_NQD, k_NKD, v_NKD, segment_ids=segment_ids), 0, 1)
+
+    # The kernel does not scale.
+    return jax.vmap(one_row)(q_BQND * head_dim**-0.5, k_BKND, v_BKND, segments_BL.astype(jnp.int32))
+
+
+def _on_each_device(
+    kernel: Callable[..., jax.Array],
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+) -> jax.Array:
+    """`kernel` by each device on its own rows and heads: the compiler cannot split what it does not see into."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return kernel(q_BQND, k_BKND, v_BKND, segments_BL)
+    heads = spec(("rows", "length", "heads", "head_dim"), q_BQND.shape, mesh)
+    rows = spec(("rows", "length"), segments_BL.shape, mesh)
+    # Without the check, since a Pallas kernel does not say over which mesh axes its output varies.
+    on_each = jax.shard_map(kernel, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
+    return on_each(q_BQND, k_BKND, v_BKND, segments_BL)

@@ -1,0 +1,121 @@
+"""Where arrays live: mesh axes, and the one table from logical axis names to mesh axes.
+
+Model code names logical axes only. Data parallel, FSDP and tensor parallel are three shapes of one mesh, and one device
+is the mesh (1, 1, 1). No other file names a PartitionSpec.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from bertjax.config.schema import Config, MeshConfig
+from bertjax.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    # Activations.
+    "rows": ("data", "fsdp"),
+    "length": None,
+    "hidden_activation": None,
+    # Parameters. A stack of layers is never split: each step of the scan would fetch its slice from another device.
+    "stack": None,
+    "vocab": "tensor",
+    "hidden": "fsdp",
+    "hidden_out": None,
+    "heads": "tensor",
+    "head_dim": None,
+    "ffn": "tensor",
+    "table": None,
+    "pair": None,
+}
+"""Logical axis name -> mesh axis or axes."""
+
+
+def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
+    """The mesh over `devices` (default: all). Raises ConfigError if the axes do not multiply to the device count."""
+    if jax.process_count() > 1:
+        # Stopping, saving and reading rows are decided by one process so far.
+        raise ConfigError(f"{jax.process_count()} processes: a run has one process; start it on one host alone")
+    devices = jax.devices() if devices is None else devices
+    data = config.data or len(devices) // (config.fsdp * config.tensor)
+    shape = (data, config.fsdp, config.tensor)
+    if data < 1 or int(np.prod(shape)) != len(devices):
+        raise ConfigError(
+            f"mesh = data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}: must multiply to the"
+            f" {len(devices)} devices seen here (mesh.data = 0 takes what the others leave)"
+        )
+    # Linen fails under the Explicit axis type that newer JAX makes the default.
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def check(config: Config, mesh: Mesh) -> None:
+    """Refuse sizes that the mesh does not divide, all in one report."""
+    size = dict(mesh.shape)
+    rows = size["data"] * size["fsdp"]
+    o, d, m = config.optim, config.data, config.model
+    divided = [
+        ("data.batch_size / optim.accumulate", d.batch_size // o.accumulate, "mesh.data * mesh.fsdp", rows),
+        ("model.hidden_size", m.hidden_size, "mesh.fsdp", size["fsdp"]),
+        ("model.embedding_size", m.embedding_size, "mesh.fsdp", size["fsdp"]),
+        ("model.num_heads", m.num_heads, "mesh.tensor", size["tensor"]),
+        ("model.ffn_size", m.ffn_size, "mesh.tensor", size["tensor"]),
+    ]
+    errors = [
+        f"{name} = {value}: must be a multiple of {axis} = {by}" for name, value, axis, by in divided if value % by
+    ]
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """The PartitionSpec of an array of `shape` whose axes have these logical names.
+
+    A dimension that its mesh axis does not divide (a vocabulary of 30,522 over 4) stays whole. An unknown name raises
+    KeyError: Flax would silently replicate it.
+    """
+    axes = []
+    for name, dim in zip(names, shape, strict=True):
+        axis = None if name is None else RULES[name]
+        ways = int(np.prod([mesh.shape[a] for a in ((axis,) if isinstance(axis, str) else axis or ())]))
+        axes.append(axis if dim % ways == 0 else None)
+    return PartitionSpec(*axes)
+
+
+def tree_shardings(abstract_tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a tree of abstract arrays, boxed with logical names where they have any."""
+
+    def one(leaf: Any) -> NamedSharding:
+        if isinstance(leaf, nn.LogicallyPartitioned):
+            return NamedSharding(mesh, spec(leaf.names, leaf.value.shape, mesh))
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree.map(one, abstract_tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def rows_sharding(mesh: Mesh) -> NamedSharding:
+    """Of a batch array: its first axis (rows) split over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(RULES["rows"]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: Any, *names: str | None) -> Any:
+    """Pin an activation to the sharding of its logical axes; nothing to do outside `jax.set_mesh`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Move a global host batch to the devices, split by rows."""
+    sharding = rows_sharding(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}

@@ -1,0 +1,92 @@
+"""`bertjax compare`: the numbers of each model, and their ratios to the first."""
+
+import json
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+from directories import ours, write
+from small import tiny
+
+from bertjax.bench import compare
+from bertjax.cli import main as cli
+from bertjax.config.recipe import override
+from bertjax.data import dataset, tokenizer
+from bertjax.errors import ConfigError
+from bertjax.model.network import abstract_params
+from bertjax.train import checkpoint, workdir
+
+
+@pytest.fixture(scope="module")
+def runs(inputs, tmp_path_factory):
+    """Two work directories, of four and of two layers, whose models are as good as nothing."""
+    root = tmp_path_factory.mktemp("runs")
+    four = tiny(data=inputs)
+    two = override(four, model={"num_layers": 2}, objective={"pair": 0.0})
+    digest = tokenizer.load(inputs["tokenizer"], lower_case=True).digest
+    for name, config in (("four", four), ("two", two)):
+        params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
+        writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
+        position = checkpoint.Position(8, dataset.load(inputs["prepared"]).digest, digest)
+        writes.save(1, {"params": params}, position=position, config=config)
+        writes.close()
+        workdir.save_config(root / name, config)
+    return root
+
+
+def test_models_are_held_against_the_first(runs, tmp_path, capsys):
+    picture = f"--out={tmp_path / 'compare.png'}"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", str(runs / "four"), str(runs / "two"), "--json", "--repeats=2", picture])
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    four, two = result["models"]
+    assert four["name"].endswith("four") and two["bytes"] == 4 * two["parameters"]
+    layer = 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
+    assert four["parameters"] - two["parameters"] == 2 * layer
+    assert four["flops_per_token"] == 2 * two["flops_per_token"] == 4 * (2 * (4 * 32**2 + 2 * 32 * 64) + 4 * 32 * 32)
+    assert set(four["latency_ms"]) == {"1", "32"}
+    assert four["sequences_per_second"] == pytest.approx(32_000 / four["latency_ms"]["32"])
+    for model in (four, two):  # all logits are 0
+        assert model["mlm_loss"] == pytest.approx(np.log(400), rel=1e-5)
+    first, second = result["ratios"]
+    assert first["parameters"] == first["latency_ms"]["1"] == first["mlm_loss"] == 1.0
+    assert second["flops_per_token"] == 0.5
+    assert second["latency_ms"]["32"] == pytest.approx(two["latency_ms"]["32"] / four["latency_ms"]["32"])
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_shows_what_is_not_known(runs, tmp_path):
+    """A model with another tokenizer has no loss on this text."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]) + "\n")
+    other = write(tmp_path / "hf", tokenizer=tmp_path / "vocab.txt")
+    result = compare.compare([other, runs / "two"], repeats=1)
+    assert result["models"][0]["mlm_loss"] is None and result["models"][1]["mlm_loss"] > 0
+    assert result["ratios"][1]["mlm_loss"] is None
+    assert result["models"][0]["parameters"] == sum(x.size for x in jax.tree.leaves(ours("bert")[1]))
+    lines = compare.table(result).splitlines()
+    assert lines[0].split()[-1].endswith("two") and "x)" in lines[1]
+    assert next(line for line in lines if line.startswith("mlm loss")).split()[2] == "-"
+
+
+def test_the_picture_has_the_curves_of_runs(tmp_path):
+    """Bars alone for models that are not runs; below them a curve for each run that was evaluated."""
+    (tmp_path / "run").mkdir()
+    model = {"parameters": 2, "bytes": 8, "latency_ms": {"1": 3.0}, "mlm_loss": None}
+    result = {"models": [{"name": str(tmp_path / name)} | model for name in ("other", "run")]}
+    heights = []
+    for lines in (
+        "",
+        '{"step": 1, "loss": 6.0}\n',
+        '{"step": 1, "eval_mlm_loss": 6.0}\n{"step": 2, "eval_mlm_loss": 5.0}\n',
+    ):
+        (tmp_path / "run" / "metrics.jsonl").write_text(lines)
+        compare.plot(result, tmp_path / "picture.png")
+        heights.append(matplotlib.image.imread(tmp_path / "picture.png").shape[0])
+    assert heights[0] == heights[1] < heights[2]
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ConfigError, match="name work directories or Hugging Face directories"):
+        compare.compare([], repeats=1)

@@ -1,0 +1,41 @@
+"""`bertjax bench encode`: both sides take the same texts and rows, and each is timed."""
+
+import json
+
+import directories
+import pytest
+
+from bertjax.bench import encode as bench_inference
+from bertjax.cli import main as cli
+from bertjax.errors import ConfigError
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return directories.write(tmp_path / "hf", tokenizer=tmp_path / "vocab.txt")
+
+
+def test_texts_and_rows_are_timed(directory, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", iter(["a b c\n", "\n", "d e\n"]))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "encode", str(directory), "--repeats=2", "--json"])
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    for name, count in (("texts", 2), ("rows", bench_inference.ROWS)):
+        assert set(result[name]) == {"first_seconds", "seconds", "per_second"}
+        assert result[name]["per_second"] == pytest.approx(count / result[name]["seconds"]["bertjax"])
+
+
+def test_in_turn_with_torch(directory):
+    directories.hf()
+    result = bench_inference.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    for values in result.values():
+        assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
+
+
+def test_nothing_to_time_is_refused(directory):
+    with pytest.raises(ConfigError, match="no texts; give them on standard input"):
+        bench_inference.bench(directory, [], peer="", repeats=1)

@@ -1,0 +1,82 @@
+"""The recipes at their real sizes, from shapes alone: published parameter counts, to the last digit."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from bertjax.bench.info import info, table
+from bertjax.config.recipe import from_dict, override
+
+ROOT = Path(__file__).parents[1]
+
+COUNTS = {
+    # recipe: (encoder without pooler, encoder with pooler, whole pretraining model)
+    "bert:tiny": (4_369_408, 4_385_920, 4_433_468),
+    "bert:mini": (11_104_768, 11_170_560, 11_267_900),
+    "bert:small": (28_500_992, 28_763_648, 29_058_876),
+    "bert:medium": (41_110_528, 41_373_184, 41_668_412),
+    "bert:base": (108_891_648, 109_482_240, 110_106_428),
+    "bert:large": (334_092_288, 335_141_888, 336_226_108),
+    "albert:base": (11_092_992, 11_683_584, 11_813_810),
+    "albert:large": (16_634_368, 17_683_968, 17_847_474),
+    "albert:xlarge": (54_528_512, 58_724_864, 59_021_490),
+    "albert:xxlarge": (205_814_272, 222_595_584, 223_158_450),
+    "albert:base_v2": (11_092_992, 11_683_584, 11_813_810),
+    # With two rows of padding in the position table: 124,697,433 and 355,412,057 in transformers.
+    "roberta:base": (124_053_504, 124_053_504, 124_697_433 - 2 * 768),
+    "roberta:large": (354_308_096, 354_308_096, 355_412_057 - 2 * 1024),
+    "distilbert": (66_362_880, 66_362_880, 66_985_530),
+}
+
+SHARING = {
+    # (share, embedding size): whole pretraining model of ALBERT-base's shape
+    ("all", 128): 11_813_810,
+    ("attention", 128): 63_777_458,
+    ("ffn", 128): 37_816_754,
+    ("none", 128): 89_780_402,
+    ("all", 768): 31_738_418,
+    ("attention", 768): 83_702_066,
+    ("ffn", 768): 57_741_362,
+    ("none", 768): 109_705_010,
+}
+
+
+def load(recipe):
+    name, _, argument = recipe.partition(":")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, from_dict(module.get_config(*([argument] if argument else [])))
+
+
+@pytest.mark.parametrize("recipe", COUNTS)
+def test_parameter_counts(recipe):
+    parameters = info(load(recipe)[1])["parameters"]
+    pooled = parameters["encoder"] + parameters["pooler"]
+    assert (parameters["encoder"], pooled, parameters["total"]) == COUNTS[recipe]
+    assert sum(v for k, v in parameters.items() if k != "total") == parameters["total"]
+
+
+@pytest.mark.parametrize(("share", "embedding_size"), SHARING)
+def test_sharing_modes(share, embedding_size):
+    config = override(load("albert:base")[1], model={"share": share, "embedding_size": embedding_size})
+    assert info(config)["parameters"]["total"] == SHARING[share, embedding_size]
+
+
+def test_every_recipe_states_what_it_is():
+    for path in (ROOT / "configs").glob("*.py"):
+        module, config = load(path.stem)
+        for word in ("Expect", "Hardware", "Command"):
+            assert word in module.__doc__, path
+
+
+def test_albert_versions_differ_in_dropout_and_length():
+    (_, v1), (_, v2) = load("albert:large_v1"), load("albert:large_v2")
+    assert (v1.model.dropout, v2.model.dropout) == (0.1, 0.0)
+    assert (v1.run.steps, v2.run.steps) == (125_000, 3_000_000)
+    assert load("albert:xxlarge_v1")[1].model.dropout == 0.0
+
+
+def test_table_shows_the_total():
+    assert "110,106,428" in table(info(load("bert:base")[1]))

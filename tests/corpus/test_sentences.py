@@ -1,0 +1,51 @@
+"""Sentences end where English ends them."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertjax.corpus.sentences import split_sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["He left.", "She stayed!", '"Why?" he asked.', "Nobody knew..."],
+        [
+            "Dr. J. R. Smith of the U.S. Army met Mrs. Jones, e.g. at No. 5 St. James St. today.",
+            "No.",
+            "It was I.",
+            "Yes.",
+        ],
+        ["It was (as ever) late.)", "2020 came.", "“Well,” said Mr. Pym.”", "‘Oh!’"],
+        ["version 2.0 of x.y is out. it is lower-case"],
+        ["In Sept. 1900 it rose 3.5 per cent.", "In Sept.", "The end."],
+        ["Élan came first.", "Überall war Ruhe.", "«Oui.»", "“Non.”", "(Maybe.)", "[Or not?]"],
+        ["It was in (the U.S.)", 'She said "Dr."', "Nobody came, J!", "Why?", "Because."],
+        ["It ended. über-kurz it was not. — Nor was this."],
+    ],
+)
+def test_sentences_are_split_where_english_ends_them(sentences):
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+@given(st.text(alphabet="aB1. !?\"'()\n\u00e9", max_size=60))
+def test_splitting_loses_only_white_space(text):
+    sentences = split_sentences(text)
+    assert "".join("".join(sentences).split()) == "".join(text.split())
+    assert all(sentence == sentence.strip() != "" for sentence in sentences)
+
+
+@given(st.lists(st.sampled_from(["Dr. No", "He left", "in 1900", "the U.S. Army", "No. 5", "(so it is)"]), max_size=8))
+def test_a_full_stop_and_a_capital_end_a_sentence(parts):
+    """A sentence that is split by itself is split in the same way between others."""
+    sentences = [f"X {part} was red." for part in parts]
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+def test_a_long_run_of_stops_takes_linear_time():
+    begin = time.process_time()
+    assert split_sentences("." * 300_000 + "x") == ["." * 300_000 + "x"]
+    assert time.process_time() - begin < 5  # it takes 3 ms; a minute, if each stop begins a search

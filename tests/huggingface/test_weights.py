@@ -1,0 +1,277 @@
+"""Models of transformers are read and written as what its torch code computes, bit for bit where it is our own."""
+
+import dataclasses
+import functools
+import json
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from directories import KINDS, UNSHARED, assert_same, hf, ours, reference, restore, shared, stored, write
+from flax.traverse_util import flatten_dict
+from oracle import layer_params, pretrain_outputs
+from small import random_batch, tiny
+
+from bertjax.errors import CheckpointError
+from bertjax.huggingface import directory as convert
+from bertjax.huggingface import names as families
+from bertjax.model.network import Group, Pretrainer
+from bertjax.train import objective
+
+BATCH = {"batch_size": 5, "seq_len": 31}
+QUICKLY = {"xla_cpu_use_fusion_emitters": False}  # half the time to compile
+HF_SIZES = {
+    "vocab_size": 397,
+    "hidden_size": 36,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "intermediate_size": 52,
+    "max_position_embeddings": 33,
+    "initializer_range": 0.1,
+}
+DISTIL_SIZES = {
+    "vocab_size": 397,
+    "dim": 36,
+    "n_layers": 5,
+    "n_heads": 3,
+    "hidden_dim": 52,
+    "max_position_embeddings": 33,
+    "initializer_range": 0.1,
+}
+HF_KINDS = {
+    "bert": ("BertForPreTraining", HF_SIZES),
+    "albert_v1": ("AlbertForPreTraining", HF_SIZES | {"embedding_size": 20, "hidden_act": "gelu"}),
+    "albert_v2_3_groups": ("AlbertForPreTraining", HF_SIZES | {"embedding_size": 20, "num_hidden_groups": 3}),
+    "distilbert": ("DistilBertForMaskedLM", DISTIL_SIZES),
+    "roberta": (
+        "RobertaForMaskedLM",
+        HF_SIZES | {"max_position_embeddings": 35, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    ),
+}
+
+
+# Torch models -----------------------------------------------------------------------------------------------------
+
+
+def torch_model(class_name, **settings):
+    """A randomly initialised model without dropout; LayerNorms and biases are random too."""
+    torch, architecture = pytest.importorskip("torch"), getattr(hf(), class_name)
+    torch.manual_seed(0)
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if class_name.startswith("Distil"):
+        no_dropout = {"dropout": 0.0, "attention_dropout": 0.0}
+    model = architecture(architecture.config_class(**(no_dropout | settings))).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(model.config.initializer_range * torch.randn(parameter.shape))
+    return model
+
+
+def inputs_of(model, batch):
+    """A batch as keyword arguments of a torch model, its labels included."""
+    torch = pytest.importorskip("torch")
+    B, L = batch["tokens"].shape
+    real = batch["segments"] > 0
+    labels = np.full((B, L), -100)
+    rows, slots = np.nonzero(batch["mlm_weights"])
+    labels[rows, batch["mlm_positions"][rows, slots]] = batch["mlm_labels"][rows, slots]
+    inputs = {
+        "input_ids": np.where(real, batch["tokens"], model.config.pad_token_id),
+        "attention_mask": real,
+        "labels": labels,
+    }
+    if "ForPreTraining" in type(model).__name__:
+        pair = "next_sentence_label" if type(model).__name__.startswith("Bert") else "sentence_order_label"
+        inputs[pair] = np.where(batch["pair_weights"] > 0, batch["pair_labels"], -100)
+    if not type(model).__name__.startswith("Distil"):
+        inputs["token_type_ids"] = batch["token_types"] * (model.config.type_vocab_size > 1)
+    return {name: torch.tensor(value.astype(np.int64)) for name, value in inputs.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+def apply(model, params, batch):
+    return Pretrainer(model).apply({"params": params}, batch)
+
+
+def differences(peer, folder, config):
+    """The largest differences between a torch model and what is read of it, for a random batch of `config`.
+
+    Absolute of each output and relative of the loss and, to the largest value of the same tensor, of each gradient: the
+    batch has padding, token types and rows without a pair label.
+    """
+    peer.save_pretrained(folder / "model")
+    imported = convert.read(folder / "model")
+    batch = random_batch(config)
+    batch["token_types"] *= imported.model.token_types > 1
+    terms = dataclasses.replace(config.objective, pair=float(imported.model.pair_head))
+
+    def loss(params, batch):
+        outputs = Pretrainer(reference(imported.model)).apply({"params": params}, batch)
+        totals = objective.total_weights(terms, batch)
+        sums = objective.weighted_sums(terms, outputs, batch)
+        return objective.total_loss(terms, objective.normalise(sums, totals)), outputs
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+    (value, outputs), gradients = compiled(imported.params, batch)
+
+    inputs = inputs_of(peer, batch)
+    expected = peer(**inputs)
+    expected.loss.backward()
+    body = {name: x for name, x in inputs.items() if name in ("input_ids", "attention_mask", "token_type_ids")}
+    base = peer.base_model(**body)
+    logits = expected.prediction_logits if imported.model.pair_head else expected.logits
+    logits = np.take_along_axis(logits.detach().numpy(), batch["mlm_positions"][:, :, None], axis=1)
+    real, used = batch["segments"] > 0, batch["mlm_weights"] > 0
+    pairs = {
+        "hidden": (outputs["hidden"][real], base.last_hidden_state.detach().numpy()[real]),
+        "mlm_logits": (outputs["mlm_logits"][used], logits[used]),
+    }
+    if imported.model.pair_head:
+        pairs["pooled"] = (outputs["pooled"][:, 0], base.pooler_output.detach().numpy())
+        pairs["pair_logits"] = (outputs["pair_logits"][:, 0], expected[2].detach().numpy())
+    found = {name: float(np.abs(ours - theirs).max()) for name, (ours, theirs) in pairs.items()}
+    found["loss"] = abs(float(value) / expected.loss.item() - 1)
+
+    # Gradients of the torch model take the road of its weights: written as tensors, read as parameters.
+    shutil.copytree(folder / "model", folder / "gradients")
+    names = stored(folder / "model")
+    restore(folder / "gradients", {n: p.grad.numpy() for n, p in peer.named_parameters() if n in names})
+    theirs = flatten_dict(convert.read(folder / "gradients").params, sep="/")
+    relative = {}
+    for path, x in flatten_dict(gradients, sep="/").items():
+        # The gradient of a key's bias is zero but for rounding: softmax does not see it.
+        scale = np.abs(theirs[path.replace("key/bias", "query/bias")]).max()
+        relative[path] = float(np.abs(x - theirs[path]).max() / scale)
+    return found, relative
+
+
+# The same numbers as the torch models -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", HF_KINDS)
+def test_equals_transformers(kind, tmp_path):
+    """Hidden states, logits, loss and every gradient, at sizes that no shape has in common with another."""
+    class_name, settings = HF_KINDS[kind]
+    config = tiny(model={"vocab_size": 397}, data=BATCH)
+    found, gradients = differences(torch_model(class_name, **settings), tmp_path, config)
+    assert found.pop("loss") <= 1e-6
+    assert len(found) == (4 if "ForPreTraining" in class_name else 2) and max(found.values()) <= 1e-5, found
+    assert max(gradients.values()) <= 1e-4, max(gradients.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize(("name", "activation"), [("gelu", "gelu_erf"), ("gelu_new", "gelu_tanh")])
+def test_the_two_forms_of_gelu_are_told_apart(name, activation, tmp_path):
+    """They differ by less than 5e-4, so only small weights and a tight bound show which one it is."""
+    peer = torch_model(
+        "BertForPreTraining", **(HF_SIZES | {"hidden_act": name, "initializer_range": 0.02, "num_hidden_layers": 2})
+    )
+    peer.save_pretrained(tmp_path)
+    imported = convert.read(tmp_path)
+    assert imported.model.activation == activation
+    batch = random_batch(tiny(model={"vocab_size": 397}, data=BATCH))
+    logits = peer(**inputs_of(peer, batch)).prediction_logits.detach().numpy()
+    logits = np.take_along_axis(logits, batch["mlm_positions"][:, :, None], axis=1)
+    used = batch["mlm_weights"] > 0
+
+    def difference(activation):
+        model = dataclasses.replace(reference(imported.model), activation=activation)
+        return np.abs(apply(model, imported.params, batch)["mlm_logits"] - logits)[used].max()
+
+    (other,) = {"gelu_erf", "gelu_tanh"} - {activation}
+    assert difference(activation) <= 3e-7 < 3e-6 < difference(other)
+
+
+def test_real_weights_give_their_published_logits(tmp_path):
+    """BERT-Tiny, fine-tuned on SST-2: its encoder, from the output of the embeddings on, which it comes without."""
+    source = shared("weights", "bert_tiny_sst2_encoder")
+    with pytest.raises(CheckpointError, match=r"embeddings.word_embeddings.weight is missing"):
+        convert.read(source)
+    tables = {"word_embeddings": (30522, 128), "position_embeddings": (512, 128), "token_type_embeddings": (2, 128)}
+    tensors = {f"bert.embeddings.{name}.weight": np.zeros(shape, np.float32) for name, shape in tables.items()}
+    tensors |= {f"bert.embeddings.LayerNorm.{name}": np.zeros(128, np.float32) for name in ("weight", "bias")}
+    shutil.copy(source / "config.json", tmp_path)
+    (tmp_path / "config.json").chmod(0o644)
+    restore(tmp_path, tensors | stored(source))
+    imported = convert.read(tmp_path)
+    assert imported.fresh == ("mlm_head", "pair_head") and imported.classifier is not None
+
+    values = np.load(source / "inputs_and_expected.npz")
+    x_BLH = values["embedding_output_4"][None]
+    segments_BL = np.ones(x_BLH.shape[:2], np.int32)
+    params = imported.params["encoder"]["groups"]
+    group = jax.jit(Group(reference(imported.model), every_layer=False).apply)
+    for layer in range(2):
+        one = jax.tree.map(lambda x, layer=layer: x[layer], params)
+        x_BLH, _ = group({"params": one}, x_BLH, None, segments_BL)
+        np.testing.assert_allclose(x_BLH[0], values[f"hidden_layer{layer + 1}_4"], atol=1e-5, rtol=0)
+    pooler = imported.params["pooler"]
+    pooled = np.tanh(x_BLH[0, 0] @ pooler["kernel"] + pooler["bias"])
+    np.testing.assert_allclose(pooled, values["pooled_4"], atol=1e-5, rtol=0)
+    logits = imported.classifier["classifier.weight"] @ pooled + imported.classifier["classifier.bias"]
+    (case,) = json.loads((source / "golden.json").read_text())["cases"]
+    np.testing.assert_allclose(logits, case["logits_exact_layernorm_float64"], atol=1e-5, rtol=0)
+
+
+# Out and in again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_is_read_bit_for_bit(kind, tmp_path):
+    model, params = ours(kind)
+    imported = convert.read(write(tmp_path / "model", kind))
+    assert imported.family == KINDS[kind][1]
+    assert reference(imported.model) == model
+    assert_same(imported.params, params)
+    assert "mlm_head" not in imported.fresh and imported.classifier is None and imported.tokenizer is None
+
+
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_sharing_that_transformers_has_not_is_undone(kind, tmp_path):
+    """Each layer has a copy of what it used, and the card says so."""
+    model, params = ours(kind)
+    imported = convert.read(write(tmp_path / "model", kind))
+    assert imported.family == UNSHARED[kind][1] and imported.model.share == "none"
+    for layer in range(model.num_layers):
+        expected = layer_params(params["encoder"]["groups"], model, layer)
+        assert_same(layer_params(imported.params["encoder"]["groups"], imported.model, layer), expected)
+    assert "each layer has its own copy" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "attention", "ffn_factorised"])
+def test_transformers_loads_every_weight_and_computes_the_same(kind, tmp_path):
+    model, params = ours(kind)
+    directory = write(tmp_path / "model", kind)
+    name = json.loads((directory / "config.json").read_text())["architectures"][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer, report = getattr(hf(), name).from_pretrained(directory, output_loading_info=True)
+        base, base_report = hf().AutoModel.from_pretrained(directory, output_loading_info=True)
+    # A pooler without a pair head is there for AutoModel; no class with an MLM head alone has a place for it.
+    extra = {key for key in stored(directory) if "pooler" in key and model.pooler and not model.pair_head}
+    assert {what: keys for what, keys in report.items() if keys} == ({"unexpected_keys": extra} if extra else {})
+    assert model.pooler == (not base_report["missing_keys"]) or model.token_types == 0
+    heads = ("cls.", "predictions.", "sop_classifier.", "lm_head.", "vocab_")  # which AutoModel has not
+    assert all(key.startswith(heads) for key in base_report["unexpected_keys"])
+    auto = hf().AutoModelForPreTraining if model.pair_head else hf().AutoModelForMaskedLM
+    assert type(auto.from_pretrained(directory)) is type(peer)
+
+    loaded = peer.state_dict() | {f"{base.base_model_prefix}.{name}": x for name, x in base.state_dict().items()}
+    for name, x in stored(directory).items():
+        np.testing.assert_array_equal(loaded[name].numpy(), x, err_msg=name)
+    config = peer.config.to_dict()
+    assert families.from_json(directory, config["model_type"], config)[0].activation == model.activation
+
+    if model.layer_norm_eps != 1e-12:
+        return  # which the oracle does not compute
+    batch = random_batch(tiny(data={"batch_size": 2}))
+    batch["token_types"] *= model.token_types > 1
+    outputs = peer(**inputs_of(peer, batch))
+    for row in range(2):
+        expected = pretrain_outputs(params, model, batch, row)
+        at = batch["mlm_positions"][row][batch["mlm_weights"][row] > 0]
+        np.testing.assert_allclose(outputs[1][row].detach().numpy()[at], expected["mlm_logits"], atol=1e-5, rtol=0)
+        if model.pair_head:
+            np.testing.assert_allclose(outputs[2][row].detach().numpy(), expected["pair_logits"], atol=1e-5, rtol=0)

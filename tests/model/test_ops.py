@@ -1,0 +1,28 @@
+"""`bertjax.model.ops`: rate, mean and independence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.model.ops import dropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("last", [64, 37])
+def test_rate_mean_and_independence(rate, last):
+    x = jnp.full((4000, last), 2.0)
+    y = np.asarray(dropout(x, rate, jax.random.key(0)))
+    dropped = y == 0.0
+    n = dropped.size
+    assert abs(dropped.mean() - rate) < 5 * (rate * (1 - rate) / n) ** 0.5
+    np.testing.assert_allclose(y[~dropped], 2.0 / (1.0 - rate), rtol=1e-4)
+    # Neighbours come from one random word: they must not be dropped together more often than by chance.
+    both = (dropped[:, 0::2][:, : last // 2] & dropped[:, 1::2]).mean()
+    assert abs(both - rate**2) < 6 * (rate**2 / (n / 2)) ** 0.5
+
+
+def test_no_key_or_no_rate_is_identity():
+    x = jnp.ones((2, 3))
+    assert dropout(x, 0.5, None) is x
+    assert dropout(x, 0.0, jax.random.key(0)) is x

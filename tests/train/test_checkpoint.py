@@ -1,0 +1,135 @@
+"""`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config.recipe import to_dict
+from bertjax.config.schema import Config
+from bertjax.errors import CheckpointError
+from bertjax.train import checkpoint
+from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, Checkpoints, Position, clean, restore, steps
+
+SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+
+
+def state(step):
+    key = jax.random.key(step)
+    return {"w": jax.random.normal(key, (64, 64)), "half": jnp.full(3, step, jnp.bfloat16), "step": jnp.int32(step)}
+
+
+ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SHARDING), state(0))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Three saves of which the newest two are kept."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (5, 10, 15):
+        checkpoints.save(step, state(step), position=Position(8 * step, "data", "tokenizer"), config=Config())
+    checkpoints.close()
+    return tmp_path
+
+
+def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
+    assert steps(saved) == [10, 15]
+    assert clean(saved) == []
+    restored = restore(saved, ABSTRACT)
+    assert (restored.step, restored.position, restored.config) == (
+        15,
+        Position(120, "data", "tokenizer"),
+        to_dict(Config()),
+    )
+    found = checkpoint.saved(saved)
+    assert (found.step, found.state, found.position, found.config) == (15, None, restored.position, restored.config)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
+
+
+def test_a_save_is_a_copy(tmp_path):
+    """Donating the state to the next step while it is being written must not reach what is written."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    update = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    current = state(1)
+    expected = jax.device_get(jax.tree.map(jnp.copy, current))
+    checkpoints.save(1, current, position=Position(0, "", ""), config=Config())
+    for _ in range(3):
+        current = update(current)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restore(tmp_path, ABSTRACT).state, expected)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "flip": flip,
+    "cut": lambda f: f.write_bytes(f.read_bytes()[: f.stat().st_size // 2]),
+    "zero": lambda f: f.write_bytes(bytes(f.stat().st_size)),
+    "delete": lambda f: f.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_every_damaged_file_is_noticed_and_named(saved, damage):
+    """Each file of the newest step in turn: refused by name, set aside, and the step before is used."""
+    newest = saved / "15"
+    files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size and f.name not in ORBAX_MARKS]
+    assert len(files) > 5
+    for file in files:
+        content = file.read_bytes()
+        DAMAGE[damage](file)
+        if file.name == MANIFEST and damage == "delete":
+            assert steps(saved) == [10]
+        else:
+            with pytest.raises(CheckpointError, match=file.name) as error:
+                restore(saved, ABSTRACT)
+            assert "\n" not in str(error.value)
+        file.write_bytes(content)
+    DAMAGE[damage](files[0])
+    (line,) = clean(saved)
+    assert str(newest) in line
+    assert restore(saved, ABSTRACT).step == 10
+
+
+def test_if_no_step_is_whole_nothing_is_set_aside(saved):
+    for step in (10, 15):
+        flip(next((saved / str(step) / "state" / "d").iterdir()))
+    with pytest.raises(CheckpointError, match="15.*no other step is whole"):
+        clean(saved)
+    assert steps(saved) == [10, 15]
+
+
+def test_unfinished_saves_are_removed(saved):
+    (saved / "20.orbax-checkpoint-tmp").mkdir()
+    (saved / "25").mkdir()
+    assert steps(saved) == [10, 15]
+    assert len(clean(saved)) == 2
+    assert sorted(p.name for p in saved.iterdir()) == ["10", "15"]
+
+
+def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
+    with pytest.raises(CheckpointError, match="does not fit"):
+        restore(saved, ABSTRACT | {"more": ABSTRACT["w"]})
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        restore(tmp_path / "none", ABSTRACT)
+
+
+def test_parameters_come_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    params = {"w": jnp.arange(12.0).reshape(3, 4)}
+    saved_state = {"params": params, "opt_state": {"mu": jnp.ones(5)}, "step": jnp.int32(1)}
+    checkpoints.save(1, saved_state, position=Position(0, "d", "t"), config=Config())
+    checkpoints.close()
+    plain = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+    restored = checkpoint.restore_params(tmp_path, plain)
+    assert type(restored.state["w"]) is np.ndarray
+    np.testing.assert_array_equal(restored.state["w"], params["w"])
+    placed = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32, sharding=SHARDING)}
+    assert checkpoint.restore_params(tmp_path, placed).state["w"].sharding == SHARDING
+    for wrong in ({"v": plain["w"]}, {"w": jax.ShapeDtypeStruct((4, 3), jnp.float32)}):
+        with pytest.raises(CheckpointError, match="does not fit this configuration"):
+            checkpoint.restore_params(tmp_path, wrong)

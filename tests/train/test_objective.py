@@ -1,0 +1,62 @@
+"""`bertjax.train.objective`: values by hand, and denominators over the whole batch."""
+
+import numpy as np
+
+from bertjax.config.schema import ObjectiveConfig
+from bertjax.train import objective
+
+
+def example(seed=0):
+    rng = np.random.default_rng(seed)
+    outputs = {
+        "mlm_logits": rng.normal(size=(3, 4, 11)).astype(np.float32),
+        "pair_logits": rng.normal(size=(3, 1, 2)).astype(np.float32),
+    }
+    batch = {
+        "mlm_labels": rng.integers(0, 11, size=(3, 4)),
+        "mlm_weights": np.array([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32),
+        "pair_labels": rng.integers(0, 2, size=(3, 1)),
+        "pair_weights": np.array([[1], [0], [1]], np.float32),
+    }
+    return outputs, batch
+
+
+def numpy_mean(logits, labels, weights):
+    """Mean over the items with weight, of -log p(label) and of argmax == label, in float64."""
+    logits = logits.astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    items = -np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
+    used = weights > 0
+    return items[used].mean(), (logits.argmax(-1) == labels)[used].mean()
+
+
+def test_losses_equal_numpy():
+    outputs, batch = example()
+    config = ObjectiveConfig(mlm=2.0, pair=0.5)
+    metrics = objective.normalise(
+        objective.weighted_sums(config, outputs, batch), objective.total_weights(config, batch)
+    )
+    for name in ("mlm", "pair"):
+        loss, accuracy = numpy_mean(outputs[f"{name}_logits"], batch[f"{name}_labels"], batch[f"{name}_weights"])
+        np.testing.assert_allclose(metrics[f"{name}_loss"], loss, rtol=1e-6)
+        np.testing.assert_allclose(metrics[f"{name}_accuracy"], accuracy, rtol=1e-6)
+    expected = 2.0 * metrics["mlm_loss"] + 0.5 * metrics["pair_loss"]
+    np.testing.assert_allclose(objective.total_loss(config, metrics), expected, rtol=1e-6)
+
+
+def test_a_term_of_coefficient_0_is_not_computed():
+    outputs, batch = example()
+    del outputs["pair_logits"], batch["pair_labels"]
+    sums = objective.weighted_sums(ObjectiveConfig(pair=0.0), outputs, batch)
+    assert set(sums) == {"mlm_loss", "mlm_accuracy"}
+
+
+def test_a_batch_without_items_has_loss_0():
+    outputs, batch = example()
+    batch["pair_weights"][:] = 0.0
+    config = ObjectiveConfig()
+    metrics = objective.normalise(
+        objective.weighted_sums(config, outputs, batch), objective.total_weights(config, batch)
+    )
+    assert metrics["pair_loss"] == 0.0
+    assert np.isfinite(objective.total_loss(config, metrics))

@@ -1,0 +1,99 @@
+"""`bertjax.train.optim` against NumPy float64 oracles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from oracle import adam_step
+
+from bertjax.config.schema import OptimConfig
+from bertjax.train.optim import decay_mask, make_optimizer, make_schedule, stacked_axes
+
+
+def random_params(rng):
+    """A shape of each kind: plain, stacked over groups, stacked over groups and layers; matrices, biases, norms."""
+
+    def part(*stack):
+        return {
+            "dense": {"kernel": rng.normal(size=(*stack, 3, 4)), "bias": rng.normal(size=(*stack, 4))},
+            "norm": {"scale": rng.normal(size=(*stack, 4)), "bias": rng.normal(size=(*stack, 4))},
+        }
+
+    return {
+        "encoder": {
+            "embeddings": {"word": rng.normal(size=(7, 4)), "zero": np.zeros((2, 4))},
+            "groups": {"attention": part(3), "layers": {"ffn": part(3, 2)}},
+        },
+        "mlm_head": {"bias": rng.normal(size=(7,))},
+    }
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_twenty_steps_equal_numpy(name, bias_correction):
+    """Each layer of each stack is updated as if it were alone; biases and norms are neither decayed nor adapted."""
+    rng = np.random.default_rng(0)
+    params = random_params(rng)
+    config = OptimConfig(name=name, lr=0.05, warmup_steps=4, bias_correction=bias_correction, clip_norm=0.0)
+    optimizer = make_optimizer(config, steps=25)
+    ours = jax.tree.map(jnp.float32, params)
+    state = optimizer.init(ours)
+    flat, tree = jax.tree.flatten(params)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    moments = [(np.zeros_like(x), np.zeros_like(x)) for x in flat]
+    update = jax.jit(optimizer.update)
+    for step in range(20):
+        grads = [rng.normal(size=x.shape) for x in flat]
+        updates, state = update(jax.tree.map(jnp.float32, jax.tree.unflatten(tree, grads)), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        lr = 0.05 * step / 4 if step < 4 else 0.05 * (1 - step / 25)
+        for i, path in enumerate(paths):
+            adapted = "bias" not in path and "scale" not in path
+            depth = ("groups" in path) + ("layers" in path)
+            for index in np.ndindex(flat[i].shape[:depth]):
+                m, v = moments[i]
+                flat[i][index], m[index], v[index] = adam_step(
+                    flat[i][index], grads[i][index], m[index], v[index], step + 1,
+                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=0.01 * adapted,
+                    bias_correction=bias_correction, trust=adapted and name == "lamb",
+                )  # fmt: skip
+    for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def test_masks_go_by_name_not_by_rank():
+    params = random_params(np.random.default_rng(0))
+    excluded = [k for k, keep in jax.tree_util.tree_leaves_with_path(decay_mask(params)) if not keep]
+    assert {str(path[-1].key) for path in excluded} == {"bias", "scale"}
+    assert len(excluded) == 7
+    depth = stacked_axes(params)
+    assert depth["encoder"]["groups"]["layers"]["ffn"]["dense"]["kernel"] == 2
+    assert depth["encoder"]["groups"]["attention"]["norm"]["scale"] == 1
+    assert depth["encoder"]["embeddings"]["word"] == 0
+
+
+def test_clip_acts_on_the_global_norm():
+    config = OptimConfig(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, b1=0.0, b2=0.0, eps=1.0, power=0.0)
+    optimizer = make_optimizer(config, steps=10)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}  # norm 5
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["a"], [-0.6 / 1.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], [0.0, -0.8 / 1.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {0: 0.0, 5: 0.5, 10: 0.9, 50: 0.5, 100: 0.0, 120: 0.0}),  # unshifted: jumps from 1 to 0.9 at step 10
+        ({"shift_decay": True}, {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
+        ({"power": 0.5}, {10: 0.9**0.5, 75: 0.5, 100: 0.0}),
+        ({"power": 0.0}, {5: 0.5, 10: 1.0, 100: 1.0}),
+        ({"warmup_steps": 0}, {0: 1.0, 50: 0.5}),
+    ],
+)
+def test_schedules(changes, expected):
+    schedule = make_schedule(OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **changes}), steps=100)
+    for step, lr in expected.items():
+        np.testing.assert_allclose(schedule(step), lr, rtol=1e-6, atol=1e-7, err_msg=f"step {step}")

@@ -1,0 +1,142 @@
+"""`import` and `export`: a model survives the way in and out, and nothing is left of what fails."""
+
+import directories
+import numpy as np
+import pytest
+
+import bertjax
+from bertjax.cli import main as cli
+from bertjax.config.recipe import override
+from bertjax.data import tokenizer
+from bertjax.errors import CheckpointError, DataError, StorageError
+from bertjax.train import checkpoint, workdir
+from bertjax.trained import load as pretrained
+from bertjax.trained.exchange import export_directory, import_directory
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdef")]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(PIECES) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "bert_one_type", "bert_without_pair", "albert", "albert_2_groups", "distilbert"]
+)
+def test_import_and_export_give_the_same_bytes(kind, vocabulary, tmp_path):
+    source, run, out = tmp_path / "hf", tmp_path / "run", tmp_path / "out"
+    directories.write(source, kind, tokenizer=vocabulary, lower_case=False)
+    made = import_directory(source, run)
+    assert made == workdir.load_config(run) and not made.data.lower_case
+    found, (_, params) = pretrained.load(run), directories.ours(kind)
+    directories.assert_same(found.params, params)
+    assert export_directory(made, run, out) == 0
+    for name in ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (source / name).read_bytes(), name
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hf", "out", "run", "vocab.txt"]
+
+
+def test_only_the_parameters_are_written(vocabulary, tmp_path):
+    made = import_directory(directories.write(tmp_path / "hf", "albert", tokenizer=vocabulary), tmp_path / "run")
+    (file,) = (tmp_path / "hf").glob("*.safetensors")
+    written = sum(p.stat().st_size for p in (tmp_path / "run" / "checkpoints").rglob("*") if p.is_file())
+    assert written < 1.5 * file.stat().st_size + 100_000
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0]
+    assert made.data.examples == "sop"
+
+
+def test_the_card_names_no_place(vocabulary, tmp_path):
+    made = import_directory(directories.write(tmp_path / "hf", tokenizer=vocabulary), tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(
+        '{"step": 1, "eval_mlm_loss": 3.5}\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
+    )
+    places = {name: str(tmp_path / name) for name in ("source", "tokenizer", "prepared")}
+    config = override(made, data=places | {"tokenizer": made.data.tokenizer}, run={"init_from": str(tmp_path / "hf")})
+    export_directory(config, tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for place in (str(tmp_path), tmp_path.name, "init_from", "source", "prepared"):
+        assert place not in card
+    assert "| `held out.eval_mlm_loss` | `2.5` |" in card and "| `steps` | `0` |" in card
+    assert tokenizer.load(vocabulary, lower_case=True).digest in card
+
+
+def test_transformers_loads_the_export(vocabulary, tmp_path):
+    transformers = directories.hf()
+    made = import_directory(directories.write(tmp_path / "hf", tokenizer=vocabulary), tmp_path / "run")
+    export_directory(made, tmp_path / "run", tmp_path / "out")
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ours = bertjax.load(tmp_path / "out")
+    encoded = words(["ab c", "d"], padding=True, return_tensors="pt")
+    hidden, mask = theirs(**encoded).last_hidden_state.detach(), encoded["attention_mask"][:, :, None]
+    np.testing.assert_allclose(ours.encode_text(["ab c", "d"]), (hidden * mask).sum(1) / mask.sum(1), atol=2e-5)
+
+
+def test_a_head_that_is_not_there_is_said(vocabulary, tmp_path, capsys):
+    source = directories.write(tmp_path / "hf", tokenizer=vocabulary)
+    heads = ("cls.", "bert.pooler")
+    directories.restore(source, {k: v for k, v in directories.stored(source).items() if not k.startswith(heads)})
+    made = import_directory(source, tmp_path / "run")
+    assert not made.model.pooler and not made.model.pair_head and made.objective.pair == 0.0
+    assert "has no head for masked words" in capsys.readouterr().err
+
+
+def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
+    source = directories.write(tmp_path / "hf", tokenizer=vocabulary)
+    run, out = tmp_path / "new" / "run", tmp_path / "out"
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for place, name in ((workdir, "save_config"), (checkpoint, "write_manifest")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(StorageError, match="No space left"):
+                import_directory(source, run)
+            assert not list((tmp_path / "new").iterdir())
+    made = import_directory(source, run)
+    for taken in (run, source, vocabulary):
+        with pytest.raises(StorageError, match="not an empty directory"):
+            import_directory(source, taken)
+        with pytest.raises(StorageError, match="not an empty directory"):
+            export_directory(made, run, taken)
+    other = override(made, data={"tokenizer": str(tmp_path / "other.txt")})
+    (tmp_path / "other.txt").write_text("\n".join([*PIECES, "more"]) + "\n")
+    with pytest.raises(DataError, match=r"data\.tokenizer"):
+        export_directory(other, run, out)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        export_directory(made, tmp_path / "new", out)
+    assert not out.exists()
+    (source / "vocab.txt").unlink()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (source / file).unlink(missing_ok=True)
+    with pytest.raises(DataError, match="no tokenizer file"):
+        import_directory(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_commands(vocabulary, tmp_path, capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        return end.value.code, capsys.readouterr().err.strip()
+
+    source = directories.write(tmp_path / "hf", tokenizer=vocabulary)
+    to = f"--workdir={tmp_path / 'run'}"
+    assert run("import", source, to) == (0, f"{tmp_path / 'run'}: 4 layers of 32, as step 0")
+    assert run("export", to, f"--out={tmp_path / 'out'}") == (0, f"{tmp_path / 'out'}: step 0 of {tmp_path / 'run'}")
+    for arguments, code, named in (
+        (["import", to], 2, "name one Hugging Face directory"),
+        (["import", source, source, to], 2, "name one Hugging Face directory"),
+        (["import", source], 2, "--workdir: is missing"),
+        (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "config.json"),
+        (["import", source, to], 7, "not an empty directory"),
+        (["export", to], 2, "--out: is missing"),
+        (["export", to, f"--out={tmp_path / 'out'}"], 7, "not an empty directory"),
+        (["export", f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / 'x'}"], 2, "config.json: not found"),
+    ):
+        found, line = run(*arguments)
+        assert found == code and named in line and len(line.splitlines()) == 1, line

@@ -1,0 +1,191 @@
+"""`bertjax.trained.warmstart`: a model in other shapes is the same function where it can be."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from small import random_batch, tiny
+
+from bertjax.data import tokenizer
+from bertjax.errors import ConfigError
+from bertjax.model import network as model
+from bertjax.trained import load as pretrained
+from bertjax.trained import warmstart
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PIECES = [*SPECIAL, *(f"w{i}" for i in range(200)), *(f"##x{i}" for i in range(195))]
+QUIET = {"dropout": 0.0, "attention_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A vocabulary of 400 pieces, and the same pieces in another order with ten new ones in place of ten."""
+    folder = tmp_path_factory.mktemp("vocabulary")
+    shuffled = [*np.random.default_rng(0).permutation(PIECES[:-10]).tolist(), *(f"new{i}" for i in range(10))]
+    for name, pieces in (("old.txt", PIECES), ("new.txt", shuffled)):
+        (folder / name).write_text("\n".join(pieces) + "\n")
+    return {name: tokenizer.load(folder / name, lower_case=True) for name in ("old.txt", "new.txt")}
+
+
+def draw(config, seed):
+    """Parameters none of which is what a new model has: biases and scales are random too."""
+    leaves, tree = jax.tree.flatten(model.abstract_params(config.model))
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(tree, [rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype) for leaf in leaves])
+
+
+def started(old, new, words, *, to="old.txt", heads=pretrained.HEADS, **run):
+    """(the old parameters, those of the new run, the line that tells)"""
+    new = replace(new, run=replace(new.run, init_from="old", **run))
+    source = pretrained.Pretrained(old.model, draw(old, 1), frozenset(heads), words["old.txt"])
+    warmstart.check(source, new, words[to])
+    params, told = warmstart.adapt(source, new, words[to], draw(new, 2))
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), model.abstract_params(new.model))
+    return source.params, params, told
+
+
+def outputs(config, params, batch):
+    return jax.jit(model.apply, static_argnums=0)(config.model, params, batch)
+
+
+def assert_same_function(old, old_params, new, new_params, batch):
+    one, other = outputs(old, old_params, batch), outputs(new, new_params, batch)
+    assert set(other) <= set(one)
+    for name, value in other.items():
+        np.testing.assert_allclose(value, one[name], atol=2e-5, err_msg=name)
+
+
+def test_the_same_shapes_are_the_same_bits(words):
+    old = tiny(model=QUIET)
+    before, after, told = started(old, old, words)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert told == "layers 0, 1, 2, 3 of 4, 400 of 400 pieces"
+
+
+@pytest.mark.parametrize(("part", "num_groups"), [("all", 1), ("all", 2), ("attention", 2), ("ffn", 1)])
+def test_shared_layers_become_layers_of_their_own(words, part, num_groups):
+    """ALBERT un-shared into BERT."""
+    old = tiny(model=QUIET | {"share": part, "num_groups": num_groups, "embedding_size": 16})
+    new = tiny(model=QUIET | {"embedding_size": 16})
+    before, after, _ = started(old, new, words)
+    assert_same_function(old, before, new, after, random_batch(old))
+
+
+def test_sharing_may_stay_become_less_or_be_of_fewer_layers(words):
+    old = tiny(model=QUIET | {"share": "all", "num_groups": 2})
+    for changes in ({"share": "attention", "num_groups": 2}, {"share": "all", "num_groups": 4}):
+        new = tiny(model=QUIET | changes)
+        before, after, _ = started(old, new, words)
+        assert_same_function(old, before, new, after, random_batch(old))
+    half = tiny(model=QUIET | {"share": "all", "num_groups": 2, "num_layers": 2})
+    before, after, _ = started(old, half, words)
+    jax.tree.map(np.testing.assert_array_equal, before["encoder"], after["encoder"])
+
+
+def test_fewer_layers_are_those_of_the_rule(words):
+    old = tiny(model=QUIET)
+    new = tiny(model=QUIET | {"num_layers": 2})
+    for rule, layers in (("spread", [0, 3]), ("first", [0, 1]), ("second", [0, 2]), ("3,1", [3, 1])):
+        before, after, told = started(old, new, words, init_layers=rule)
+        for old_leaf, new_leaf in zip(
+            jax.tree.leaves(before["encoder"]["groups"]), jax.tree.leaves(after["encoder"]["groups"]), strict=True
+        ):
+            np.testing.assert_array_equal(old_leaf[layers], new_leaf)
+        assert told.startswith(f"layers {layers[0]}, {layers[1]} of 4")
+    assert warmstart.layer_map("spread", 6, 12) == [0, 2, 4, 7, 9, 11]  # DistilBERT's
+    assert warmstart.layer_map("spread", 1, 12) == [0]
+
+
+@pytest.mark.parametrize(("rule", "count"), [("second", 3), ("0,1", 3), ("0,1,4", 3), ("spread", 5), ("first", 5)])
+def test_impossible_layer_maps_are_refused(rule, count):
+    with pytest.raises(ConfigError, match="layers|num_layers"):
+        warmstart.layer_map(rule, count, 4)
+
+
+def test_no_token_types_keep_the_function_of_type_0(words):
+    """BERT to DistilBERT's architecture."""
+    old = tiny(model=QUIET)
+    none = {"token_types": 0, "pooler": False, "pair_head": False}
+    new = tiny(model=QUIET | none, objective={"pair": 0.0}, data={"examples": "doc_sentences"})
+    batch = random_batch(old)
+    batch["token_types"][:] = 0
+    before, after, _ = started(old, new, words)
+    assert_same_function(old, before, new, after, batch)
+    back, after, told = started(new, old, words, heads=["mlm_head"])  # types from nothing: zeros
+    assert not after["encoder"]["embeddings"]["token_type"].any()
+    assert told.endswith("; new: pair_head, pooler")
+    np.testing.assert_array_equal(back["mlm_head"]["bias"], after["mlm_head"]["bias"])
+    np.testing.assert_array_equal(after["pooler"]["kernel"], draw(old, 2)["pooler"]["kernel"])
+
+
+def test_one_token_type_becomes_both(words):
+    old = tiny(model=QUIET | {"token_types": 1}, data={"examples": "full_sentences"}, objective={"pair": 0.0})
+    before, after, _ = started(old, tiny(model=QUIET), words)
+    (row,) = before["encoder"]["embeddings"]["token_type"]
+    np.testing.assert_array_equal(after["encoder"]["embeddings"]["token_type"], [row, row])
+
+
+def test_positions_are_cut_or_repeated(words):
+    old = tiny(model=QUIET)
+    for rows in (10, 75):
+        data = {"seq_len": 10, "max_predictions": 2}
+        before, after, _ = started(old, tiny(model=QUIET | {"max_positions": rows}, data=data), words)
+        table = before["encoder"]["embeddings"]["position"]
+        np.testing.assert_array_equal(after["encoder"]["embeddings"]["position"], table[np.arange(rows) % 32])
+
+
+def test_words_follow_their_spelling(words):
+    old, new = tiny(model=QUIET), tiny(model=QUIET | {"vocab_size": 410})
+    before, after, told = started(old, new, words, to="new.txt")
+    fresh = draw(new, 2)
+    assert told.split(", ")[-1] == "390 of 400 pieces"
+    ids = {piece: i for i, piece in enumerate(words["old.txt"].pieces)}
+    for values in (lambda p: p["encoder"]["embeddings"]["word"], lambda p: p["mlm_head"]["bias"]):
+        for i, piece in enumerate(words["new.txt"].pieces):
+            wanted = values(before)[ids[piece]] if piece in ids else values(fresh)[i]
+            np.testing.assert_array_equal(values(after)[i], wanted)
+        np.testing.assert_array_equal(values(after)[400:], values(fresh)[400:])  # rows of no piece
+
+
+def test_spellings_meet_across_kinds_of_tokenizers(tmp_path):
+    """ "##ing" of WordPiece is "ing" of SentencePiece, whose "\u2581the" is "the" there."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*SPECIAL, *letters, *(f"##{c}" for c in letters), "lazily", "##ing"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    texts = ["the thing is the singing of the king", "the ring of the bells", "the quick brown fox jumps lazily"] * 9
+    tokenizer.train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=42, lower_case=True)
+    old, new = (tokenizer.load(tmp_path / name, lower_case=True) for name in ("vocab.txt", "spiece.model"))
+    to_v, from_v = warmstart._same_pieces(old, new, 0)
+    pairs = {new.pieces[i]: old.pieces[j] for i, j in zip(to_v, from_v, strict=True)}
+    specials = {"[CLS]": "[CLS]", "[SEP]": "[SEP]", "[MASK]": "[MASK]", "<pad>": "[PAD]", "<unk>": "[UNK]"}
+    assert specials.items() <= pairs.items()
+    ordinary = {a: b for a, b in pairs.items() if a not in specials}
+    assert ordinary["\u2581lazily"] == "lazily" and ordinary["ing"] == "##ing" and ordinary["z"] == "##z"
+    assert all(a == ("\u2581" + b if not b.startswith("##") else b[2:]) for a, b in ordinary.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 8}, "model.num_heads = 8: run.init_from = 'old' has 4"),
+        ({"ffn_size": 32}, "model.ffn_size = 32"),
+        ({"embedding_size": 16}, "model.embedding_size = 16"),
+        ({"activation": "relu"}, "model.activation = 'relu'"),
+        ({"num_layers": 5}, "model.num_layers = 5: run.init_from has 4"),
+        ({"share": "all"}, "model.share = 'all': run.init_from = 'old' has different attention weights"),
+        ({"share": "ffn", "num_groups": 2}, "has different ffn weights in layers that would share them"),
+    ],
+)
+def test_what_does_not_fit_is_refused(words, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        started(tiny(model=QUIET), tiny(model=QUIET | changes), words)
+
+
+def test_all_that_does_not_fit_is_in_one_report(words):
+    new = tiny(model={"num_heads": 8, "ffn_size": 32, "share": "ffn"})
+    source = pretrained.Pretrained(tiny().model, None, frozenset(), None)
+    with pytest.raises(ConfigError) as error:
+        warmstart.check(source, new, words["old.txt"])
+    assert len(str(error.value).splitlines()) == 4
