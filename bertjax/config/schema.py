@@ -46,7 +46,7 @@ class ModelConfig:
     token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
-        "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP, needs the pooler)",
+        "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP; needs it)",
         choices=("mlm_head", "pooler", "pair_head"),
     )
     share: str = value(
@@ -141,7 +141,7 @@ class DataConfig:
     mix: tuple[float, ...] = value((), "shares of the rows for the entries of source; () = as much as each holds")
     format: str = value(
         "auto",
-        "of source: file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet; auto = by name",
+        "file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet; auto = by name",
         choices=("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl", "parquet"),
         may_change=True,
     )
