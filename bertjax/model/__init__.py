@@ -1,0 +1,12 @@
+"""The encoder of the BERT family and its heads: one model, many numbers.
+
+ops         dropout, activations and the tied decoder, with the backward passes that are written by hand
+layers      what layers are made of: initialisers, linear maps, LayerNorm
+attention   `attend`: attention within equal segments, and which kernel computes it
+encoder     embeddings and layers, shared or not, in nested scans
+heads       one table of what may stand on the encoder
+network     the encoder with the heads that are asked for: parameters, outputs, shardings
+cost        parameters, FLOPs and MFU, from numbers alone
+
+Imports `config`, `batch` and `parallel`. Nothing here knows a loss, an optimizer or where a batch comes from.
+"""

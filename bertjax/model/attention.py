@@ -13,16 +13,16 @@ Shape letters: B rows, Q query positions, K key positions, N heads, D head dimen
 The last two keep scores and probabilities, B * N * L * L numbers each, out of memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.schema import Config
-from bertjax.model.ops import dropout
+from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.errors import ConfigError
+from bertjax.model.ops import dropout
 from bertjax.parallel.sharding import spec
 
 FLASH = {"gpu": "cudnn", "tpu": "splash"}
@@ -50,7 +50,7 @@ def attend(
 
     A token sees the tokens of its own example only, padding (segment 0) sees padding, so that no row of the softmax is
     empty and real positions never depend on what stands in the padding. Scores and softmax are float32. `key` draws
-    the dropout of the probabilities; None means none. `backend` is a value of `model.attention`: `auto` means what
+    the dropout of the probabilities; None means none. `backend` is a value of `compute.attention`: `auto` means what
     `choose` says when the caller is traced; any other that cannot serve raises ConfigError.
     """
     _, length, _, head_dim = q_BQND.shape
@@ -68,7 +68,7 @@ def attend(
 
 
 def choose(platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> str:
-    """The backend that `model.attention = auto` stands for; `dropping`: probabilities are dropped (training).
+    """The backend that `compute.attention = auto` stands for; `dropping`: probabilities are dropped (training).
 
     | platform | dropping | length, head_dim, dtype                      | backend   |
     |----------|----------|----------------------------------------------|-----------|
@@ -85,20 +85,20 @@ def choose(platform: str, dtype: str, length: int, head_dim: int, dropping: bool
     return flash if fits else "xla"
 
 
-def check(config: Config, platform: str) -> None:
-    """Raise ConfigError if training by this config on `platform` (cpu, gpu, tpu) cannot use `model.attention`."""
-    m = config.model
-    for length in config.data.row_lengths:
-        if m.attention != "auto":
-            head_dim = m.hidden_size // m.num_heads
-            _require(m.attention, platform, m.dtype, length, head_dim, m.attention_dropout > 0.0)
+def check(model: ModelConfig, compute: ComputeConfig, lengths: Sequence[int], platform: str) -> None:
+    """Raise ConfigError if `compute.attention` cannot train this model on rows of these lengths on `platform` (cpu,
+    gpu, tpu).
+    """
+    for length in lengths if compute.attention != "auto" else ():
+        head_dim, dropping = model.hidden_size // model.num_heads, model.attention_dropout > 0.0
+        _require(compute.attention, platform, compute.dtype, length, head_dim, dropping)
 
 
 def _require(backend: str, platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> None:
     lacks = _lacks(backend, platform, dtype, length, head_dim, dropping)
     if lacks:
         needs = "; ".join(lacks)
-        raise ConfigError(f"model.attention = {backend}: needs {needs}; or set model.attention = reference")
+        raise ConfigError(f"compute.attention = {backend}: needs {needs}; or set compute.attention = reference")
 
 
 def _lacks(backend: str, platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> list[str]:
@@ -115,7 +115,7 @@ def _lacks(backend: str, platform: str, dtype: str, length: int, head_dim: int, 
     if backend == "cudnn":
         heads = f"heads (model.hidden_size / model.num_heads) of a multiple of 8 up to 128, not {head_dim}"
         needs += [
-            (dtype in ("bfloat16", "float16"), f"model.dtype = bfloat16, not {dtype}"),
+            (dtype in ("bfloat16", "float16"), f"compute.dtype = bfloat16, not {dtype}"),
             (head_dim % 8 == 0 and head_dim <= 128, heads),
         ]
     return [text for holds, text in needs if not holds]

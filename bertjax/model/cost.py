@@ -1,0 +1,48 @@
+"""What a model costs, from its numbers alone: FLOPs, and the peaks of devices that a rate is measured against."""
+
+from bertjax.config.schema import DataConfig, ModelConfig
+
+PEAK_TFLOPS: dict[str, float] = {
+    "TPU v3": 123.0 / 2,  # JAX shows each of the two cores of a chip as a device
+    "TPU v4": 275.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5p": 459.0,
+    "TPU v5": 459.0,
+    "TPU v6 lite": 918.0,
+    "NVIDIA A100": 312.0,
+    "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
+    "NVIDIA H100": 989.0,
+    "NVIDIA H200": 989.0,
+    "NVIDIA B200": 2250.0,
+}
+"""Dense bf16 TFLOP/s by the beginning of JAX's device kind, as the vendors state them; the first that fits counts."""
+
+
+def peak_tflops(device_kind: str, configured: float) -> float:
+    """Peak of one device: `configured` if above 0, else by its kind; 0.0 if unknown (no MFU is then reported)."""
+    known = [peak for kind, peak in PEAK_TFLOPS.items() if device_kind.startswith(kind)]
+    return configured or (known[0] if known else 0.0)
+
+
+def predicted_share(data: DataConfig) -> float:
+    """The share of the tokens of full rows that the MLM head predicts."""
+    rate = data.mask_count * data.packing / data.seq_len if data.mask_count else data.mask_rate
+    return min(rate, data.max_predictions / data.seq_len)
+
+
+def flops_per_token(model: ModelConfig, seq_len: int, *, predicted: float) -> dict[str, float]:
+    """Model FLOPs of forward and backward for one real token of a full row, by part and in total.
+
+    Three times the forward pass, two FLOPs a multiply-add, matrix products only: encoder, attention scores and values
+    over the row (no causal halving), and the MLM head at the share `predicted` of the tokens. Recomputation, padding,
+    look-ups and the pooler (one per row) are not counted. Sharing saves parameters, not FLOPs.
+    """
+    H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
+    parts = {
+        "encoder": 6.0 * L * (4 * H * H + 2 * H * F),
+        "attention": 12.0 * L * H * seq_len,
+        "mlm_head": 6.0 * predicted * (H * E + E * V),
+        "embedding_projection": 6.0 * E * H if E != H else 0.0,
+    }
+    return parts | {"total": sum(parts.values())}
