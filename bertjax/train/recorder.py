@@ -46,7 +46,7 @@ class Recorder:
         if self._settled == 1:
             self._rates.restart()  # the first step compiled
         if step % self._run.log_every == 0 or step == self._run.steps:
-            self._write(step, values | self._rates.take())
+            self._write(step, {**values, **self._rates.take()})
 
     def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
         """Record what an evaluation gave; the time that it took is left out of the rates."""
