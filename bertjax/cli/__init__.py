@@ -1,0 +1,8 @@
+"""`bertjax COMMAND`: from the command line to one call of the package, and from an error to a line and an exit code.
+
+main       which command, the help, exit codes
+commands   the table of commands: what each runs, its help, the flags it takes
+arguments  the command line -> a validated config and the values of those flags
+
+Imports everything, and only inside the functions that run: `bertjax --help` must be quick.
+"""
