@@ -63,6 +63,11 @@ def apply(
     return outputs
 
 
+def forward(config: ModelConfig, compute: ComputeConfig) -> jax.tree_util.Partial:
+    """`apply` for this model, as (params, batch, key) -> outputs: a pytree without leaves, for the steps to take."""
+    return jax.tree_util.Partial(functools.partial(apply, config, compute))
+
+
 def init(config: ModelConfig, key: jax.Array) -> Any:
     """Fresh parameters, boxed with their logical axes."""
     fields = batch_contract.spec(DataConfig(), rows=1, length=1)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bertjax.config.schema import Config, MeshConfig
+from bertjax.config.schema import MeshConfig, ModelConfig
 from bertjax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
@@ -53,13 +53,12 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def check(config: Config, mesh: Mesh) -> None:
-    """Refuse sizes that the mesh does not divide, all in one report."""
+def check(model: ModelConfig, rows: int, mesh: Mesh) -> None:
+    """Refuse sizes that the mesh does not divide, all in one report; `rows` is of a microbatch."""
     size = dict(mesh.shape)
-    rows = size["data"] * size["fsdp"]
-    o, d, m = config.optim, config.data, config.model
+    m = model
     divided = [
-        ("data.batch_size / optim.accumulate", d.batch_size // o.accumulate, "mesh.data * mesh.fsdp", rows),
+        ("data.batch_size / optim.accumulate", rows, "mesh.data * mesh.fsdp", size["data"] * size["fsdp"]),
         ("model.hidden_size", m.hidden_size, "mesh.fsdp", size["fsdp"]),
         ("model.embedding_size", m.embedding_size, "mesh.fsdp", size["fsdp"]),
         ("model.num_heads", m.num_heads, "mesh.tensor", size["tensor"]),

@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bertjax.train import metrics, workdir
+from bertjax import storage
 from bertjax.config.schema import Config
-from bertjax.corpus import units as corpus, prepare
+from bertjax.corpus import prepare
+from bertjax.corpus import units as corpus
 from bertjax.data import dataset, tokenizer
 from bertjax.errors import ConfigError, DataError
+from bertjax.progress import Progress
+from bertjax.train import workdir
 
 
 def make_tokenizer(config: Config, directory: Path) -> Path:
@@ -44,15 +47,15 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
         print(f"{target}: is already prepared with these settings", file=sys.stderr)
         return prepared.summary
-    bar: metrics.Progress | None = None
+    bar: Progress | None = None
 
     def progress(done: int, total: int) -> None:
         nonlocal bar
-        bar = bar or metrics.Progress(total, start=done, unit="unit", label="prepare")
+        bar = bar or Progress(total, start=done, unit="unit", label="prepare")
         bar.reach(done)
 
     # Beside the target, which other work directories may share.
-    with workdir.locked(workdir.make(target.absolute().parent)):
+    with storage.locked(storage.make(target.absolute().parent)):
         try:
             local = prepare.local(config.data.prepare_workers)
             summary = prepare.prepare(config.data, path, target, runner=runner or local, progress=progress)

@@ -1,48 +1,58 @@
 """The teacher of a distillation run: opened, checked against the student, and put on the devices."""
 
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from bertjax.trained import load as pretrained
-from bertjax.config.schema import Config
+from bertjax.config.schema import ComputeConfig, Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.tasks.distill import Teacher, layer_map
 from bertjax.errors import ConfigError
 from bertjax.model.network import param_shardings
+from bertjax.trained.load import Pretrained
+from bertjax.trained.load import load as load_trained
 
 
-def load(config: Config, tokens: Tokenizer | None, mesh: Any) -> Teacher | None:
-    """The model in `teacher.path`, in `teacher.dtype`, laid out over the mesh like any parameters; None without a path.
+@dataclass(frozen=True)
+class Teacher:
+    """A model to learn from: what it is, how it is computed, its parameters on the devices, a fingerprint of them."""
 
-    `tokens` None: the batches hold no text, as those of a benchmark, and any vocabulary of the size will do.
+    model: ModelConfig
+    compute: ComputeConfig
+    params: Any
+    digest: str
+
+
+def load(config: Config, tokenizer: Tokenizer | None, mesh: Mesh) -> Teacher:
+    """The model in `teacher.path`, in `teacher.dtype`, laid out over the mesh like any parameters.
+
+    `tokenizer` None: the batches hold no text, as those of a benchmark, and any vocabulary of the size will do.
     Raises ConfigError with a line for everything that keeps the run from learning from it, and what
-    `pretrained.load` raises.
+    `trained.load` raises.
     """
-    if not config.teacher.path:
-        return None
-    found = pretrained.load(config.teacher.path)
-    check(found, config, tokens)
-    shape = replace(found.model, dtype=config.teacher.dtype, attention="auto", dropout=0.0, attention_dropout=0.0)
+    found = load_trained(config.teacher.path)
+    check(found, config, tokenizer)
     digest = 0
     for leaf in jax.tree.leaves(found.params):
         digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
-    half = jax.tree.map(lambda x: x.astype(jnp.dtype(config.teacher.dtype)), found.params)
-    return Teacher(shape, jax.device_put(half, param_shardings(shape, mesh)), f"{digest:08x}")
+    compute = ComputeConfig(dtype=config.teacher.dtype)
+    params = jax.tree.map(lambda x: x.astype(jnp.dtype(compute.dtype)), found.params)
+    places = param_shardings(found.model, mesh)
+    return Teacher(found.model, compute, jax.device_put(params, places), f"{digest:08x}")
 
 
-def check(found: pretrained.Pretrained, config: Config, tokens: Tokenizer | None) -> None:
+def check(found: Pretrained, config: Config, tokenizer: Tokenizer | None) -> None:
     """Raise ConfigError with a line for everything about the teacher that does not go with the student."""
     m, t, o, c = config.model, found.model, config.objective, config.teacher
     name = f"teacher.path = {c.path!r}"
     width, hidden = c.projection or m.hidden_size, o.cosine > 0.0 or o.hidden_mse > 0.0
     rules = [
         (
-            tokens is None or (found.tokenizer is not None and found.tokenizer.digest == tokens.digest),
+            tokenizer is None or (found.tokenizer is not None and found.tokenizer.digest == tokenizer.digest),
             f"data.tokenizer: is not that of {name}, whose words would be others; train the student with that one",
         ),
         (
@@ -69,8 +79,23 @@ def check(found: pretrained.Pretrained, config: Config, tokens: Tokenizer | None
     ]
     errors = [message for holds, message in rules if not holds]
     try:
-        layer_map(c.layers, m.num_layers, t.num_layers)
+        layer_pairs(c.layers, m.num_layers, t.num_layers)
     except ConfigError as error:
         errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
+
+
+def layer_pairs(layers: tuple[int, ...], students: int, teachers: int) -> list[tuple[int, int]]:
+    """Pairs of a student's and a teacher's layer, from 0, whose hidden states are compared (`teacher.layers`).
+
+    Without `layers` the last two. Raises ConfigError if they are not a layer of the teacher for each of the student's.
+    """
+    if not layers:
+        return [(students - 1, teachers - 1)]
+    if len(layers) != students or max(layers) >= teachers:
+        raise ConfigError(
+            f"teacher.layers = {layers}: must be a layer of the teacher, 0 to {teachers - 1}, for each of the"
+            f" {students} layers of the model"
+        )
+    return list(enumerate(layers))

@@ -1,15 +1,13 @@
-"""Checkpoints: train state, data position and config saved together by Orbax, and verified before they are used.
+"""Checkpoints: state, identity, place in the data and config saved together by Orbax, and verified before their use.
 
-    WORKDIR/checkpoints/STEP/   state, position, config   what Orbax writes, committed by a rename
+    WORKDIR/checkpoints/STEP/   state, identity, place,   what Orbax writes, committed by a rename
                                 manifest.json             size and CRC-32 of each of those files, written last
 
 Orbax notices files that are cut or gone, but restores flipped bits as wrong values without a word, and lists steps that
 cannot be restored. So a step exists here once its manifest does, and is used only if every byte agrees with it.
 """
 
-import dataclasses
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -20,11 +18,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from bertjax import storage
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError, StorageError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TEMPORARY = ".orbax-checkpoint-tmp"
 """Suffix of a directory that Orbax has not committed."""
@@ -32,23 +31,21 @@ ORBAX_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 """Files that Orbax writes or rewrites after the commit. Nothing is read from them here."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a run is in its data: rows seen, and the digests of the data set, tokenizer and teacher it learns from."""
+Identity = dict[str, str]
+"""Digests of what a run learns from ("data", "tokenizer", "teacher"): another run has others."""
 
-    rows: int
-    data: str
-    tokenizer: str
-    teacher: str = ""
+
+_JSON = {name: ocp.args.JsonRestore() for name in ("identity", "place", "config")}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: `step`, `state`, the `position` in the data and the saved `config`."""
+    """A verified checkpoint: `rows` of the data had been seen, `config` is the saved one."""
 
     step: int
     state: Any
-    position: Position
+    identity: Identity
+    rows: int
     config: dict[str, Any]
 
 
@@ -64,13 +61,14 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._finalise),
         )
 
-    def save(self, step: int, state: Any, *, position: Position, config: Config) -> None:
+    def save(self, step: int, state: Any, *, identity: Identity, rows: int, config: Config) -> None:
         """Copy the state off the devices, then write it in the background. An error of the last save is raised here."""
         self.wait()
         self._pending = self._directory / str(step)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            position=ocp.args.JsonSave(dataclasses.asdict(position)),
+            identity=ocp.args.JsonSave(identity),
+            place=ocp.args.JsonSave({"rows": rows}),
             config=ocp.args.JsonSave(to_dict(config)),
         )
         try:
@@ -114,16 +112,11 @@ def steps(directory: Path) -> list[int]:
 def write_manifest(path: Path) -> None:
     """Record size and CRC-32 of every file below `path`."""
     files = {
-        str(p.relative_to(path)): _fingerprint(p)
+        str(p.relative_to(path)): storage.checksum(p)
         for p in sorted(path.rglob("*"))
         if p.is_file() and p.name not in ORBAX_MARKS
     }
-    temporary = path / f".{MANIFEST}"
-    with temporary.open("w") as f:
-        json.dump({"format": FORMAT, "check": _check(files), "files": files}, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path / MANIFEST)
+    storage.write(path / MANIFEST, json.dumps({"format": FORMAT, "check": _check(files), "files": files}, indent=1))
 
 
 def verify(path: Path) -> None:
@@ -141,7 +134,7 @@ def verify(path: Path) -> None:
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file}: missing from the checkpoint")
-        if _fingerprint(file) != fingerprint:
+        if storage.checksum(file) != fingerprint:
             raise CheckpointError(f"{file}: damaged, its bytes are not those that were saved")
 
 
@@ -149,10 +142,10 @@ def saved(directory: Path) -> Restored | None:
     """The newest checkpoint below `directory` without its state; None if there is none that can be read."""
     try:
         step = steps(directory)[-1]
-        items = ocp.args.Composite(position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
+        items = ocp.args.Composite(**_JSON)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             found = reader.restore(directory.absolute() / str(step), args=items)
-        return Restored(step, None, Position(**found.position), found.config)
+        return Restored(step, None, found.identity, found.place["rows"], found.config)
     except (IndexError, ValueError, KeyError, TypeError, OSError):  # `clean` and `restore` say what is wrong with it
         return None
 
@@ -227,11 +220,11 @@ def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Resto
         raise CheckpointError(
             f"{error}; `bertjax pretrain` with this --workdir goes on from the checkpoint before it"
         ) from error
-    items = ocp.args.Composite(state=state, position=ocp.args.JsonRestore(), config=ocp.args.JsonRestore())
+    items = ocp.args.Composite(state=state, **_JSON)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(path, args=items)
-        return Restored(found[-1], select(restored.state), Position(**restored.position), restored.config)
+        return Restored(found[-1], select(restored.state), restored.identity, restored.place["rows"], restored.config)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -239,13 +232,5 @@ def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Resto
         ) from error
 
 
-def _check(files: dict[str, list[int]]) -> int:
+def _check(files: dict[str, dict[str, int]]) -> int:
     return zlib.crc32(json.dumps(files, sort_keys=True).encode())
-
-
-def _fingerprint(file: Path) -> list[int]:
-    crc = 0
-    with file.open("rb") as f:
-        while chunk := f.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    return [file.stat().st_size, crc]

@@ -1,29 +1,33 @@
-"""Pretraining losses as data: each term maps (outputs, batch) to per-item losses, shaped like its weights.
+"""Losses as data: a term maps (outputs, batch) to per-item losses, shaped like its weights.
 
 How items are summed is decided once, in `weighted_sums`: the denominator of a term is the sum of its weights over the
 whole global batch, known before the forward pass. A loss is then a plain sum, so the gradients of microbatches, shards
 and packed rows just add. (A mean of per-device means is wrong as soon as rows carry different numbers of masks.)
 
-Shape letters: B rows, P prediction slots, K examples of a row, V vocabulary, C classes.
+Shape letters: B rows, I items of a row (prediction slots, examples, tokens), C classes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.schema import ObjectiveConfig
-
 Arrays = dict[str, jax.Array]
+Values = dict[str, Arrays]
+"""By term and by kind: {"mlm": {"loss": .., "accuracy": ..}}."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """A loss: `items(outputs, batch)` gives its per-item values, `weights` names their weights in the batch."""
+    """A loss: `weights(batch)` weighs its items, and `items(outputs, batch)` gives them by kind, among them "loss"."""
 
-    weights: str
+    weights: Callable[[Arrays], jax.Array]
     items: Callable[[Arrays, Arrays], Arrays]
+
+
+Terms = Mapping[str, tuple[float, Term]]
+"""What is minimised: name -> coefficient and term."""
 
 
 @jax.custom_vjp
@@ -56,8 +60,8 @@ def pick(logits_BIC: jax.Array, labels_BI: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits_BIC, labels_BI[:, :, None], axis=-1, mode="clip")[:, :, 0]
 
 
-def classification(logits: str, labels: str) -> Callable[[Arrays, Arrays], Arrays]:
-    """Cross-entropy and accuracy of the named logits against the named labels."""
+def classification(logits: str, labels: str, weights: str) -> Term:
+    """Cross-entropy and accuracy of the named logits against the named labels, weighed by the named weights."""
 
     def items(outputs: Arrays, batch: Arrays) -> Arrays:
         logits_BIC, labels_BI = outputs[logits], batch[labels]
@@ -65,58 +69,31 @@ def classification(logits: str, labels: str) -> Callable[[Arrays, Arrays], Array
         correct_BI = pick(logits_BIC, labels_BI) >= jnp.max(logits_BIC, axis=-1)
         return {"loss": cross_entropy(logits_BIC, labels_BI), "accuracy": correct_BI.astype(jnp.float32)}
 
-    return items
+    return Term(lambda batch: batch[weights], items)
 
 
-def given(name: str) -> Callable[[Arrays, Arrays], Arrays]:
-    """Losses that are computed where the teacher is (`bertjax.tasks.distill`)."""
-    return lambda outputs, batch: {"loss": outputs[f"{name}_items"]}
+def total_weights(terms: Terms, batch: Arrays) -> Arrays:
+    """Sum of the weights of each term over the batch."""
+    return {name: jnp.sum(term.weights(batch)) for name, (_, term) in terms.items()}
 
 
-TERMS: dict[str, Term] = {
-    "mlm": Term("mlm_weights", classification("mlm_logits", "mlm_labels")),
-    "pair": Term("pair_weights", classification("pair_logits", "pair_labels")),
-    "soft": Term("soft_weights", given("soft")),
-    "logit_mse": Term("soft_weights", given("logit_mse")),
-    "cosine": Term("token_weights", given("cosine")),
-    "hidden_mse": Term("token_weights", given("hidden_mse")),
-}
-"""Term name, as in `ObjectiveConfig` -> how it is computed."""
-
-TAUGHT = ("soft", "logit_mse", "cosine", "hidden_mse")
-"""The terms that need a teacher."""
-
-
-def held_out(config: ObjectiveConfig) -> ObjectiveConfig:
-    """What is measured on held-out text: always the masked words, and nothing that needs a teacher."""
-    return replace(config, mlm=config.mlm or 1.0, **dict.fromkeys(TAUGHT, 0.0))
-
-
-def active_terms(config: ObjectiveConfig) -> dict[str, float]:
-    """The terms with a coefficient above 0, and the coefficients."""
-    return {name: getattr(config, name) for name in TERMS if getattr(config, name) > 0.0}
-
-
-def total_weights(config: ObjectiveConfig, batch: Arrays) -> Arrays:
-    """Sum of the weights of each active term over the batch."""
-    return {name: jnp.sum(batch[TERMS[name].weights]) for name in active_terms(config)}
-
-
-def weighted_sums(config: ObjectiveConfig, outputs: Arrays, batch: Arrays) -> Arrays:
-    """Weighted sums of the items of each active term: `mlm_loss`, `mlm_accuracy`, ... (to be divided by the totals)."""
+def weighted_sums(terms: Terms, outputs: Arrays, batch: Arrays) -> Values:
+    """Weighted sums of the items of each term, by kind (to be divided by the totals)."""
     sums = {}
-    for name in active_terms(config):
-        term = TERMS[name]
-        for kind, items in term.items(outputs, batch).items():
-            sums[f"{name}_{kind}"] = jnp.sum(batch[term.weights] * items)
+    for name, (_, term) in terms.items():
+        weights = term.weights(batch)
+        sums[name] = {kind: jnp.sum(weights * items) for kind, items in term.items(outputs, batch).items()}
     return sums
 
 
-def normalise(sums: Arrays, totals: Arrays) -> Arrays:
+def normalise(sums: Values, totals: Arrays) -> Values:
     """Divide the sums of each term by its total weight; a term with no item is 0."""
-    return {key: value / jnp.maximum(totals[key.rsplit("_", 1)[0]], 1.0) for key, value in sums.items()}
+    return {
+        name: {kind: value / jnp.maximum(totals[name], 1.0) for kind, value in kinds.items()}
+        for name, kinds in sums.items()
+    }
 
 
-def total_loss(config: ObjectiveConfig, metrics: Arrays) -> jax.Array:
+def total_loss(terms: Terms, values: Values) -> jax.Array:
     """The scalar to minimise: coefficients times normalised losses."""
-    return sum((c * metrics[f"{name}_loss"] for name, c in active_terms(config).items()), jnp.float32(0.0))
+    return sum((weight * values[name]["loss"] for name, (weight, _) in terms.items()), jnp.float32(0.0))

@@ -18,7 +18,7 @@ NOT_DECAYED = ("bias", "scale")
 """Names of the leaves that get neither weight decay nor a trust ratio: every bias, and the LayerNorm scales."""
 
 STACKS = ("groups", "layers")
-"""Names of the modules that stack their parameters over a leading axis (`model.Encoder`)."""
+"""Names of the modules that stack their parameters over a leading axis (`bertjax.model.encoder`)."""
 
 
 def make_schedule(config: OptimConfig, *, steps: int) -> optax.Schedule:
@@ -50,7 +50,15 @@ def stacked_axes(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: sum(name in STACKS for name in _names(path)), params)
 
 
-def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
+class Optimizer(NamedTuple):
+    """A gradient transformation of optax, and the learning rate by step that is in it."""
+
+    init: Any
+    update: Any
+    schedule: optax.Schedule
+
+
+def make_optimizer(config: OptimConfig, *, steps: int) -> Optimizer:
     """The chain: clip the global norm, Adam moments, decay, (LAMB) trust ratio, learning rate."""
     parts = [
         scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, bias_correction=config.bias_correction),
@@ -58,23 +66,23 @@ def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransfor
     ]
     if config.clip_norm > 0.0:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    if config.name == "lamb":
-        parts.append(optax.masked(scale_by_layer_trust_ratio(), decay_mask))
+    parts += [optax.masked(part(), decay_mask) for part in ADAPTATIONS[config.name]]
     if config.freeze:
         # First, so that what is frozen does not count in the norm; last, so that it does not decay.
         frozen = partial(frozen_mask, config.freeze)
         parts = [optax.masked(optax.set_to_zero(), frozen), *parts, optax.masked(optax.set_to_zero(), frozen)]
-    return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config, steps=steps)))
+    schedule = make_schedule(config, steps=steps)
+    chain = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    return Optimizer(chain.init, chain.update, schedule)
 
 
-def frozen_mask(freeze: str, params: Any) -> Any:
-    """True for the leaves whose path begins with one of the paths in `freeze`. Raises ConfigError for one of none."""
-    beginnings = [part.strip() for part in freeze.split(",")]
+def frozen_mask(beginnings: tuple[str, ...], params: Any) -> Any:
+    """True for the leaves whose path begins with one of these. Raises ConfigError for one of none."""
     paths = jax.tree_util.tree_map_with_path(lambda path, _: "/".join(_names(path)) + "/", params)
     unknown = [b for b in beginnings if not any(path.startswith(f"{b}/") for path in jax.tree.leaves(paths))]
     if unknown:
         known = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in jax.tree.leaves(paths)}))
-        raise ConfigError(f"optim.freeze = {freeze!r}: no parameter is in {', '.join(unknown)}; there are {known}")
+        raise ConfigError(f"optim.freeze = {beginnings}: no parameter is in {', '.join(unknown)}; there are {known}")
     return jax.tree.map(lambda path: any(path.startswith(f"{b}/") for b in beginnings), paths)
 
 
@@ -129,6 +137,10 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
         return jax.tree.map(scale, updates, params, stacked_axes(updates)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+ADAPTATIONS: dict[str, tuple[Any, ...]] = {"adamw": (), "lamb": (scale_by_layer_trust_ratio,)}
+"""`optim.name` -> what follows moments and decay, on the leaves that are decayed."""
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

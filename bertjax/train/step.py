@@ -1,113 +1,61 @@
-"""The jitted steps: where model, objective and optimizer meet. Nothing here knows one of them by name.
+"""The jitted steps: where a forward function, terms and an optimizer meet. They are arguments, and none is named here.
 
 Shape letters: A microbatches.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from bertjax import batch as batch_contract
-from bertjax.model import network as model
 from bertjax.parallel import sharding
-from bertjax.tasks import distill
 from bertjax.train import objective
-from bertjax.config.schema import Config
-from bertjax.train.optim import make_optimizer, make_schedule
+from bertjax.train.objective import Arrays, Terms, Values
+from bertjax.train.optim import Optimizer
+from bertjax.train.state import TrainState
 
-Arrays = dict[str, jax.Array]
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything that training changes. Random keys are folded from (seed, step), so none is stored."""
-
-    step: jax.Array
-    params: Any
-    opt_state: Any
-
-
-def _build_state(config: Config) -> TrainState:
-    """A fresh state whose parameters are boxed with their logical axes."""
-    fields = batch_contract.spec(config.data, rows=1)
-    example = {name: jnp.zeros(f.shape, f.dtype) for name, f in fields.items()}
-    key = jax.random.key(config.run.seed)
-    params = model.Pretrainer(config.model).init(key, example)["params"]
-    if config.teacher.projection:
-        params |= {"projection": distill.projection(config).init(key)["params"]}
-    opt_state = make_optimizer(config.optim, steps=config.run.steps).init(params)
-    return TrainState(step=jnp.zeros([], jnp.int32), params=params, opt_state=opt_state)
-
-
-def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without any memory: what a checkpoint is restored into."""
-    boxed = jax.eval_shape(partial(_build_state, config))
-    shardings = sharding.tree_shardings(boxed, mesh)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.meta.unbox(boxed), shardings
-    )
-
-
-def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """A fresh state, created where it will live: shapes -> shardings -> jit(init)."""
-    with jax.set_mesh(mesh):
-        return jax.jit(lambda: nn.meta.unbox(_build_state(config)), out_shardings=_shardings(config, mesh))()
+Forward = Callable[..., Arrays]
+"""(params, batch, key) -> outputs. A pytree (`jax.tree_util.Partial`), so that arrays it carries are arguments of the
+step and no constants in its program."""
 
 
 def make_train_step(
-    config: Config, mesh: Mesh, teacher: distill.Teacher | None = None
-) -> Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]:
-    """The jitted update `(state, batch) -> (state, metrics)`; the state is donated, so use only the one returned.
+    forward: Forward, terms: Terms, optimizer: Optimizer, mesh: Mesh, *, seed: int, accumulate: int = 1
+) -> "JittedStep":
+    """The jitted update `(state, batch) -> (state, values)`; the state is donated, so use only the one returned.
 
-    `teacher` is needed where the objective has a term that compares with it (`bertjax.tasks.distill`).
-
-    Metrics are float32 scalars: `loss`, loss and accuracy of each term, `grad_norm` (before clipping), `lr`.
+    Values are float32 scalars: `loss`, `grad_norm` (before clipping), `lr`, and those of each term by kind.
     """
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
-    schedule = make_schedule(config.optim, steps=config.run.steps)
 
-    def train_step(state: TrainState, batch: Arrays, teacher_params: Any) -> tuple[TrainState, Arrays]:
-        key = jax.random.fold_in(jax.random.key(config.run.seed), state.step)
-        if teacher:
-            batch = distill.with_weights(config.teacher, batch)
-        totals = objective.total_weights(config.objective, batch)
+    def train_step(state: TrainState, forward: Forward, batch: Arrays) -> tuple[TrainState, dict[str, Any]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        totals = objective.total_weights(terms, batch)
 
-        def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Arrays]:
-            every_layer = distill.needs_every_layer(config)
-            outputs = model.apply(config.model, params, microbatch, key, every_layer=every_layer)
-            if teacher:
-                outputs |= distill.items(config, params, outputs, teacher, teacher_params, microbatch)
-            sums = objective.weighted_sums(config.objective, outputs, microbatch)
-            metrics = objective.normalise(sums, totals)
-            return objective.total_loss(config.objective, metrics), metrics
+        def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Values]:
+            outputs = forward(params, microbatch, key)
+            values = objective.normalise(objective.weighted_sums(terms, outputs, microbatch), totals)
+            return objective.total_loss(terms, values), values
 
-        grads, metrics = accumulate(loss_fn, state.params, batch, key, count=config.optim.accumulate)
+        grads, values = accumulated(loss_fn, state.params, batch, key, count=accumulate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {
-            "loss": objective.total_loss(config.objective, metrics),
+        whole = {
+            "loss": objective.total_loss(terms, values),
             "grad_norm": optax.tree.norm(grads),
-            "lr": schedule(state.step),
+            "lr": optimizer.schedule(state.step),
         }
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), whole | values
 
-    state, rows = _shardings(config, mesh), sharding.rows_sharding(mesh)
-    taught = model.param_shardings(teacher.model, mesh) if teacher else None
-    out = (state, sharding.replicated(mesh))
-    jitted = jax.jit(train_step, in_shardings=(state, rows, taught), out_shardings=out, donate_argnums=(0,))
-    return _InMesh(jitted, mesh, teacher.params if teacher else None)
+    replicated = sharding.replicated(mesh)
+    return JittedStep(train_step, forward, mesh, out=lambda state: (state, replicated), donate_argnums=(0,))
 
 
-def accumulate(
-    loss_fn: Callable[..., tuple[jax.Array, Arrays]], params: Any, batch: Arrays, key: jax.Array, *, count: int
-) -> tuple[Any, Arrays]:
+def accumulated(
+    loss_fn: Callable[..., tuple[jax.Array, Values]], params: Any, batch: Arrays, key: jax.Array, *, count: int
+) -> tuple[Any, Values]:
     """Gradients and metrics of `loss_fn` summed over `count` microbatches, in float32.
 
     Losses are already divided by the weights of the whole batch, so the sum is the gradient of one large batch, even
@@ -132,45 +80,48 @@ def accumulate(
     return sums
 
 
-def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Arrays], Arrays]:
-    """The jitted evaluation `(params, batch) -> sums`: for each term the weighted sums and `NAME_weight`.
+def make_eval_step(forward: Forward, terms: Terms, mesh: Mesh) -> "JittedStep":
+    """The jitted evaluation `(params, batch) -> sums`: for each term the weighted sums by kind, and its `weight`."""
 
-    `params` may hold more than the model's own, such as the map that a teacher needs.
+    def eval_step(params: Any, forward: Forward, batch: Arrays) -> Values:
+        sums = objective.weighted_sums(terms, forward(params, batch, None), batch)
+        totals = objective.total_weights(terms, batch)
+        return {name: kinds | {"weight": totals[name]} for name, kinds in sums.items()}
+
+    return JittedStep(eval_step, forward, mesh, out=lambda params: sharding.replicated(mesh))
+
+
+class JittedStep:
+    """A jitted function of (state, forward, batch), called as one of (state, batch) with its mesh set, where
+    `sharding.constrain` finds it.
+
+    `out(places)` says where the outputs live, given where the state of the first call does, as all later ones must.
     """
 
-    def eval_step(params: Any, batch: Arrays) -> Arrays:
-        outputs = model.apply(config.model, params, batch)
-        totals = objective.total_weights(config.objective, batch)
-        sums = objective.weighted_sums(config.objective, outputs, batch)
-        return sums | {f"{name}_weight": total for name, total in totals.items()}
+    def __init__(
+        self, function: Callable[..., Any], forward: Forward, mesh: Mesh, *, out: Callable[[Any], Any], **options: Any
+    ) -> None:
+        self._function, self._forward, self._mesh, self._out, self._options = function, forward, mesh, out, options
+        self._jitted: Any = None
 
-    own, rows = model.param_shardings(config.model, mesh), sharding.rows_sharding(mesh)
-    jitted = _InMesh(jax.jit(eval_step, in_shardings=(own, rows), out_shardings=sharding.replicated(mesh)), mesh)
-    return lambda params, batch: jitted({name: params[name] for name in own}, batch)
-
-
-def _shardings(config: Config, mesh: Mesh) -> TrainState:
-    return jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
-
-
-class _InMesh:
-    """A jitted function that is traced, lowered and called with its mesh set, where `sharding.constrain` finds it.
-
-    `last` are its last arguments, the same at every call.
-    """
-
-    def __init__(self, jitted: Any, mesh: Mesh, *last: Any) -> None:
-        self._jitted, self._mesh, self._last = jitted, mesh, last
-
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, state: Any, batch: Arrays) -> Any:
         with jax.set_mesh(self._mesh):
-            return self._jitted(*args, *self._last)
+            return self._compiled_for(state)(state, self._forward, batch)
 
-    def lower(self, *args: Any) -> Any:
+    def lower(self, state: Any, batch: Arrays) -> Any:
         """The lowered computation, as of `jax.jit`."""
         with jax.set_mesh(self._mesh):
-            return self._jitted.lower(*args, *self._last)
+            return self._compiled_for(state).lower(state, self._forward, batch)
 
     def compiles(self) -> int:
         """How many input shapes it has been compiled for."""
-        return self._jitted._cache_size()
+        return self._jitted._cache_size() if self._jitted else 0
+
+    def _compiled_for(self, state: Any) -> Any:
+        if self._jitted is None:
+            places = jax.tree.map(lambda x: x.sharding, state)
+            rows = sharding.rows_sharding(self._mesh)
+            self._jitted = jax.jit(
+                self._function, in_shardings=(places, None, rows), out_shardings=self._out(places), **self._options
+            )
+        return self._jitted

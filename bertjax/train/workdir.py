@@ -1,4 +1,4 @@
-"""The directory of one run: where its files are, and that one job at a time writes it.
+"""The directory of one run: where its files are, its config, and what of that may change when it goes on.
 
 config.json      the resolved config; data, never executed
 tokenizer/       unless data.tokenizer names another
@@ -8,39 +8,17 @@ metrics.jsonl    one object a line
 curves.png       drawn from it
 """
 
-import contextlib
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from bertjax.config.recipe import from_dict, to_dict, to_json
-from bertjax.config.schema import Config, DataConfig
-from bertjax.errors import ConfigError, StorageError
+from bertjax import storage
+from bertjax.config.recipe import from_dict, to_json
+from bertjax.config.schema import Config, DataConfig, limits
+from bertjax.errors import ConfigError
 
 CONFIG = "config.json"
-
-MAY_CHANGE = {
-    "model": ("scan", "remat", "attention"),
-    "data": (
-        "source",
-        "format",
-        "text_field",
-        "tokenizer",
-        "prepared",
-        "prepare_workers",
-        "holdout",
-        "loader_threads",
-        "loader_workers",
-    ),
-    "mesh": ("data", "fsdp", "tensor"),
-    "run": ("steps", "log_every", "eval_every", "eval_rows", "save_every", "keep", "tensorboard", "peak_tflops"),
-}
-"""Fields of a run that may differ when it goes on: they do not decide what is computed, or (tokenizer and data set) are
-checked by their digests. `run.steps` moves the end of the learning-rate schedule, so it is said when it changes."""
 
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
@@ -51,38 +29,6 @@ def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
 def prepared_path(workdir: Path, data: DataConfig) -> Path:
     """The prepared data set of this run."""
     return Path(data.prepared).expanduser() if data.prepared else workdir / "data"
-
-
-def make(workdir: Path) -> Path:
-    """Create the directory and try to write in it. Raises StorageError where that fails."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(f"--workdir={workdir}: cannot be written ({error.strerror}); name another") from error
-    return workdir
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Hold the directory for this process. Raises StorageError naming the process that holds it already.
-
-    The lock is the kernel's and goes with the process, however that ends; the file only tells who it was.
-    """
-    with (workdir / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise StorageError(
-                f"{workdir}: in use by {file.read().strip()}; stop it, or name another directory"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
 
 
 def load_config(workdir: Path) -> Config:
@@ -98,22 +44,24 @@ def load_config(workdir: Path) -> Config:
 
 def save_config(workdir: Path, config: Config) -> None:
     """Write the resolved config, whole or not at all."""
-    temporary = workdir / f".{CONFIG}"
-    temporary.write_text(to_json(config))
-    temporary.replace(workdir / CONFIG)
+    storage.write(workdir / CONFIG, to_json(config))
 
 
-def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sections: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError listing the fields, of these sections or of all, that a run cannot change half-way."""
+def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sections: Collection[str] = ()) -> None:
+    """Raise ConfigError listing the fields, of these sections or of all, that a run cannot change half-way.
+
+    `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`).
+    """
     errors = []
-    for section, fields in to_dict(config).items():
+    for section, fields in json.loads(to_json(config)).items():
         if sections and section not in sections:
             continue
-        for name, value in fields.items():
-            before = saved.get(section, {}).get(name, value)
-            if before != value and name not in MAY_CHANGE.get(section, ()):
+        may_change = {name for name, limit in limits(getattr(config, section)).items() if limit.may_change}
+        for name, now in fields.items():
+            before = saved.get(section, {}).get(name, now)
+            if before != now and name not in may_change:
                 errors.append(
-                    f"{section}.{name} = {value!r}: the run in {workdir} has {before!r}; restore it, or start anew in"
+                    f"{section}.{name} = {now!r}: the run in {workdir} has {before!r}; restore it, or start anew in"
                     " another --workdir"
                 )
     if errors:

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.huggingface import directory as convert
-from bertjax.tasks import inputs
-from bertjax.train import checkpoint, metrics, workdir
 from bertjax.config.recipe import override, to_dict
 from bertjax.config.schema import Config
 from bertjax.data import tokenizer
 from bertjax.errors import DataError, StorageError
+from bertjax.huggingface import directory as convert
 from bertjax.model.network import abstract_params
-from bertjax.train.step import TrainState
+from bertjax.tasks import inputs
 from bertjax.tasks.pretrain import check_restored
+from bertjax.train import checkpoint, metrics, workdir
+from bertjax.train.step import TrainState
 
 PRIVATE = ("source", "tokenizer", "prepared")
 """Fields of `data` that are paths of the machine, and nobody else's business."""

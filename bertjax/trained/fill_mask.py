@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from bertjax import batch
-from bertjax.train import checkpoint, workdir
 from bertjax.config.schema import Config
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
-from bertjax.tasks.inputs import check_vocabulary
 from bertjax.model.network import abstract_params, apply
+from bertjax.tasks.inputs import check_vocabulary
 from bertjax.tasks.pretrain import check_restored
+from bertjax.train import checkpoint, workdir
 
 MASK = "[MASK]"
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.model import network as model
-from bertjax.trained import load as pretrained
 from bertjax.config.schema import ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
+from bertjax.model import network as model
+from bertjax.trained import load as pretrained
 
 ROWS = 32
 """Most rows that run at once; more run one batch after the other."""

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertjax.huggingface import directory as convert
-from bertjax.tasks import inputs
-from bertjax.train import checkpoint, workdir
 from bertjax.config.schema import ModelConfig
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError
+from bertjax.huggingface import directory as convert
 from bertjax.model.network import abstract_params
+from bertjax.tasks import inputs
+from bertjax.train import checkpoint, workdir
 
 HEADS = ("mlm_head", "pooler", "pair_head")
 """The parts of `bertjax.model.network.Pretrainer` beside the encoder."""

@@ -1,0 +1,100 @@
+"""Losses and accuracies on held-out text, beside those of a model that knows only how often each token occurs.
+
+Shape letters: V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bertjax.config.schema import Config, DataConfig
+from bertjax.data import pipeline
+from bertjax.data.dataset import Prepared
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.model import network
+from bertjax.parallel import sharding
+from bertjax.tasks.inputs import open_data
+from bertjax.tasks.terms import held_out_terms
+from bertjax.train import checkpoint, metrics
+from bertjax.train.objective import Terms
+from bertjax.train.step import Forward, make_eval_step
+from bertjax.trained.load import check_restored
+
+Evaluate = Callable[[Any], dict[str, float]]
+"""Parameters -> numbers."""
+
+
+def evaluate(config: Config, directory: Path) -> dict[str, Any]:
+    """Held-out metrics of the newest checkpoint: `steps`, losses, accuracies, `unigram_loss`, `tokens_per_second`."""
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
+    tokenizer, prepared = open_data(config, directory)
+    restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(config.model, mesh))
+    check_restored(config, directory, restored, tokenizer)
+    result = held_out(config, tokenizer, prepared, mesh)(restored.state)
+    rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
+    speed = float(np.median(rates)) if rates else None
+    return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}
+
+
+def held_out(config: Config, tokenizer: Tokenizer, prepared: Prepared, mesh: Mesh) -> Evaluate:
+    """The evaluation of a pretraining run."""
+    # In batches of a microbatch's size: what fits into memory for training fits here.
+    data = replace(config.data, batch_size=config.data.batch_size // config.optim.accumulate)
+    return evaluator(
+        network.forward(config.model, config.compute),
+        held_out_terms(config.objective),
+        data,
+        tokenizer,
+        prepared,
+        mesh,
+        seed=config.run.seed,
+        rows=config.run.eval_rows,
+    )
+
+
+def evaluator(
+    forward: Forward,
+    terms: Terms,
+    data: DataConfig,
+    tokenizer: Tokenizer,
+    prepared: Prepared,
+    mesh: Mesh,
+    *,
+    seed: int,
+    rows: int,
+) -> Evaluate:
+    """Loss and accuracy of each term on the first `rows` held-out rows, and `unigram_loss` where "mlm" is a term.
+
+    `unigram_loss` is the loss of a model that knows only how often each token occurs in the training documents, on the
+    same masked labels.
+    """
+    eval_step = make_eval_step(forward, terms, mesh)
+    log_probs_V = unigram_log_probs(prepared.token_counts)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        sums = {name: {"weight": 0.0} for name in terms}
+        unigram = 0.0
+        for batch in pipeline.eval_batches(data, prepared, tokenizer, seed=seed, rows=rows):
+            for name, kinds in jax.device_get(eval_step(params, sharding.put_batch(batch, mesh))).items():
+                sums[name] = {kind: sums[name].get(kind, 0.0) + float(value) for kind, value in kinds.items()}
+            unigram -= float(np.sum(batch["mlm_weights"] * log_probs_V[batch["mlm_labels"]]))
+        result: dict[str, float] = {}
+        for name, kinds in sums.items():
+            weight = max(kinds.pop("weight"), 1.0)
+            result |= {f"{name}_{kind}": value / weight for kind, value in kinds.items()}
+            if name == "mlm":
+                result["unigram_loss"] = unigram / weight
+        return result
+
+    return evaluate
+
+
+def unigram_log_probs(counts_V: np.ndarray) -> np.ndarray:
+    """Log-probabilities [V] of the tokens by their counts, each count raised by one so that none is zero."""
+    return np.log((counts_V + 1.0) / (counts_V.sum() + len(counts_V)))

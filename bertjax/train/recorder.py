@@ -1,0 +1,69 @@
+"""Metrics of a run on their way from the device to the log: read one step late, so that the device never waits."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax.config.schema import RunConfig
+from bertjax.errors import NumericError
+from bertjax.progress import Progress
+from bertjax.train.metrics import Writer, describe
+from bertjax.train.rates import Rates
+
+Batch = dict[str, np.ndarray]
+
+
+class Recorder:
+    """Takes the values of each step, and settles them when the next one has been dispatched."""
+
+    def __init__(self, run: RunConfig, writer: Writer, progress: Progress, rates: Rates) -> None:
+        self._run, self._writer, self._progress, self._rates = run, writer, progress, rates
+        self._pending: tuple[int, Any] | None = None
+        self._settled = 0
+
+    def add(self, step: int, values: Any, batch: Batch, waited: float) -> None:
+        """Take the values of `step`, still being computed, and settle those of the step before."""
+        self.flush()
+        tokens = int(np.count_nonzero(batch["segments"]))
+        self._rates.add(tokens=tokens, slots=batch["segments"].size, wait=waited)
+        self._pending = (step, values)
+
+    def flush(self) -> None:
+        """Settle the pending step: stop on a loss that is no number, write a line if one is due."""
+        if self._pending is None:
+            return
+        (step, pending), self._pending = self._pending, None
+        values = flat(jax.device_get(pending))
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            raise NumericError(
+                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: no longer a number; the last"
+                " checkpoint is intact: lower optim.lr or set optim.clip_norm, and start in another --workdir"
+            )
+        self._progress.advance()
+        self._settled += 1
+        if self._settled == 1:
+            self._rates.restart()  # the first step compiled
+        if step % self._run.log_every == 0 or step == self._run.steps:
+            self._write(step, {**values, **self._rates.take()})
+
+    def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
+        """Record what an evaluation gave; the time that it took is left out of the rates."""
+        self._write(step, {f"{name}_{key}": value for key, value in values.items()})
+        self._rates.restart()
+
+    def _write(self, step: int, values: dict[str, float | None]) -> None:
+        self._writer.write(step, values)
+        self._progress.say(describe(step, self._run.steps, values))
+
+
+def flat(values: dict[str, Any]) -> dict[str, float]:
+    """Numbers by term and kind as plain numbers: {"loss": .., "mlm_loss": .., "mlm_accuracy": ..}."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}_{kind}": float(number) for kind, number in value.items()}
+        else:
+            found[name] = float(value)
+    return found

@@ -1,0 +1,111 @@
+"""A run in its work directory: locked, resumed or begun, trained, drawn."""
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from bertjax import storage
+from bertjax.config.schema import Config
+from bertjax.errors import ConfigError, DataError
+from bertjax.model.cost import peak_tflops
+from bertjax.parallel import sharding
+from bertjax.progress import Progress
+from bertjax.train import checkpoint, curves, loop, signals, workdir
+from bertjax.train.metrics import Writer
+from bertjax.train.optim import make_optimizer
+from bertjax.train.rates import Rates
+from bertjax.train.recorder import Recorder
+from bertjax.train.state import TrainState, abstract_state, init_state
+from bertjax.train.step import make_train_step
+from bertjax.train.task import Task
+
+Begin = Callable[[Any], Any]
+"""Fresh parameters -> those that a new run begins with, as host arrays."""
+
+
+def going_on(config: Config, directory: Path) -> bool:
+    """Whether a run would go on from a checkpoint there. Raises ConfigError if what is there is another run."""
+    before = checkpoint.saved(directory / "checkpoints")
+    if before is None:
+        return False
+    if not before.identity.get("data set"):
+        fix = f"name a new --workdir, and --config.run.init_from={directory}"
+        raise ConfigError(f"--workdir={directory}: holds an imported model, not a run; {fix}")
+    workdir.check_same_run(directory, before.config, config)
+    return True
+
+
+def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Begin | None = None) -> bool:
+    """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
+
+    Returns False if it was asked to stop (SIGTERM, Ctrl-C) before the end: the state is then saved, and the same call
+    goes on from it. `begin` None = a new run begins with fresh parameters.
+    """
+    run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
+    with storage.locked(storage.make(directory)):
+        for line in checkpoint.clean(directory / "checkpoints"):
+            print(line, file=sys.stderr)
+        # A fresh state, or the newest that is whole.
+        target = abstract_state(task.init, optimizer, mesh)
+        state, row = _resumed(config, task, directory, target) or (
+            _begun(init_state(task.init, optimizer, mesh, seed=run.seed), begin),
+            0,
+        )
+        start = int(state.step)
+        if start >= run.steps:
+            print(f"{directory}: is done, at step {start} of {run.steps}", file=sys.stderr)
+            return True
+        workdir.save_config(directory, config)
+        with (
+            signals.noted() as stop_asked,  # first, so that it also covers the end of the last save
+            closing(task.batches(row)) as batches,
+            closing(Writer(directory, start_step=start, tensorboard=run.tensorboard)) as writer,
+            closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
+            closing(Progress(run.steps, start=start, unit="step", label="train")) as progress,
+        ):
+
+            def save(step: int, state: TrainState) -> None:
+                rows = row + (step - start) * config.data.batch_size
+                saves.save(step, state, identity=task.identity, rows=rows, config=config)
+
+            train_step = make_train_step(
+                task.forward, task.terms, optimizer, mesh, seed=run.seed, accumulate=config.optim.accumulate
+            )
+            peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
+            recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
+            put = partial(sharding.put_batch, mesh=mesh)
+            done = loop.run(run, state, train_step, batches, put, task.evaluations, recorder, save, stop_asked)
+        curves.plot(directory)
+        return done
+
+
+def _begun(state: TrainState, begin: Begin | None) -> TrainState:
+    if begin is None:
+        return state
+    params = begin(jax.device_get(state.params))
+    return replace(state, params=jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), params, state.params))
+
+
+def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> tuple[TrainState, int] | None:
+    """The saved state and the number of rows it has seen; None if nothing is saved."""
+    if not checkpoint.steps(directory / "checkpoints"):
+        return None
+    restored = checkpoint.restore(directory / "checkpoints", target)
+    if restored.identity != task.identity:
+        other = [name for name, digest in task.identity.items() if restored.identity.get(name, "") != digest]
+        raise DataError(
+            f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
+            " start in another --workdir"
+        )
+    print(f"{directory}: goes on from step {restored.step}", file=sys.stderr)
+    if restored.config["run"]["steps"] != config.run.steps:
+        end = f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}"
+        print(end, file=sys.stderr)
+    return restored.state, restored.rows
