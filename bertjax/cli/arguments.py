@@ -1,22 +1,14 @@
 """The command line -> a validated config and the values of a command's flags. Every mistake in it is in one report."""
 
-import ast
-import dataclasses
 import difflib
-import importlib.util
-import traceback
-import typing
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bertjax.config.schema import Config
+from bertjax.cli.overrides import Overrides, configured, kinds
 from bertjax.errors import ConfigError, UserError
-
-Pairs = list[tuple[str, str | None]]
-"""Flags as they are given: name, and value or None."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +66,11 @@ def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> d
     if takes.words:
         values["words"] = words
     _check_words(words, takes.words, errors)
-    if "config" in takes.named:
-        values["config"] = _config(values["config"], values.get("workdir"), overrides, errors)
+    if "config" in takes.named and (values["config"] is not None or not errors):
+        try:
+            values["config"] = configured(values["config"], values.get("workdir"), overrides)
+        except UserError as error:
+            errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
     return values
@@ -137,9 +132,9 @@ def new_file(*endings: str) -> Callable[[str], Path]:
     return read
 
 
-def _split(argv: list[str], *, switches: set[str]) -> tuple[Pairs, list[str]]:
+def _split(argv: list[str], *, switches: set[str]) -> tuple[Overrides, list[str]]:
     """The flags, with their values after an equals sign or as the next argument, and the words beside them."""
-    pairs: Pairs = []
+    pairs: Overrides = []
     words: list[str] = []
     rest = deque(argv)
     while rest:
@@ -158,7 +153,7 @@ def _split(argv: list[str], *, switches: set[str]) -> tuple[Pairs, list[str]]:
     return pairs, words
 
 
-def _values(pairs: Pairs, takes: Takes, taken_by: Mapping[str, list[str]], errors: list[str]) -> dict[str, Any]:
+def _values(pairs: Overrides, takes: Takes, taken_by: Mapping[str, list[str]], errors: list[str]) -> dict[str, Any]:
     values = {name: flag.default if flag.form else False for name, flag in takes.named.items()}
     given: set[str] = set()
     for name, text in pairs:
@@ -188,7 +183,7 @@ def _unknown(name: str, takes: Takes, taken_by: Mapping[str, list[str]]) -> str:
     others = taken_by.get(name.split(".")[0])
     if others:
         return f"is not for this command, but for {', '.join(f'`bertjax {other}`' for other in others)}"
-    fields = _kinds() if "config" in takes.named else {}
+    fields = kinds() if "config" in takes.named else {}
     known = {path.split(".")[1]: f"--config.{path}" for path in fields} | {flag: f"--{flag}" for flag in takes.named}
     near = difflib.get_close_matches(name, known, n=1)
     return "there is no such flag; " + (f"did you mean {known[near[0]]}?" if near else "--help lists those that exist")
@@ -200,106 +195,3 @@ def _check_words(words: list[str], wanted: Words | None, errors: list[str]) -> N
         errors.append(f"{words[most]}: unexpected argument; flags begin with --")
     elif wanted and len(words) < wanted.least:
         errors.append(f"{wanted.form}: is missing; name {wanted.meaning}")
-
-
-def _config(recipe: str | None, workdir: Path | None, overrides: Pairs, errors: list[str]) -> Config | None:
-    """The config of the recipe or, without one, of the run in `workdir`, with the overrides; None if that fails."""
-    from bertjax.config.recipe import from_dict, to_dict  # here: NumPy, which they need, is not needed for --help
-    from bertjax.train.workdir import load_config
-
-    try:
-        if recipe is not None:
-            values = _load(recipe)
-        elif workdir is not None and not errors:
-            values = to_dict(load_config(workdir))
-        else:  # what is missing has been said
-            return None
-    except UserError as error:
-        errors.append(str(error))
-        return None
-    for name, text in overrides:
-        try:
-            _override(values, name.removeprefix("config."), text)
-        except ValueError as error:
-            errors.append(f"--{name}{'' if text is None else f'={text}'}: {error}")
-    try:
-        return from_dict(values)
-    except ConfigError as error:
-        errors.append(str(error))
-        return None
-
-
-def _load(recipe: str) -> dict[str, Any]:
-    """The values that a recipe returns. Raises ConfigError, whatever goes wrong in it: a recipe is code."""
-    from ml_collections import ConfigDict
-
-    name, colon, argument = recipe.partition(":")
-    path = Path(name).expanduser().absolute()
-    spec = importlib.util.spec_from_file_location("recipe", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--config={recipe}: there is no Python file {path}; recipes are in configs/")
-    module: Any = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(argument) if colon else module.get_config()
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"--config={recipe}: {_cause(error, path)}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"--config={recipe}: get_config() must return a changed `default()`, not {config!r:.60}")
-    return config.to_dict()
-
-
-def _cause(error: BaseException, path: Path) -> str:
-    """What went wrong in a recipe, and in which of its lines; a ValueError says it all by itself."""
-    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    if isinstance(error, ValueError) and text:
-        return text
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return f"line {lines[-1]}: " * bool(lines) + type(error).__name__ + f": {text}" * bool(text)
-
-
-def _override(values: dict[str, Any], path: str, text: str | None) -> None:
-    """Set a field of the values by its text; a name that is not known is left to `from_dict`, which reports it."""
-    section, _, field = path.partition(".")
-    if not field or text is None:
-        raise ValueError("must have the form --config.SECTION.FIELD=VALUE")
-    kind = _kinds().get(path, str)
-    try:
-        value = _typed(kind, text)
-    except (ValueError, SyntaxError):
-        raise ValueError(f"must be {_described(kind)}") from None
-    fields = values.setdefault(section, {})
-    if isinstance(fields, dict):
-        fields[field] = value
-
-
-def _kinds() -> dict[str, Any]:
-    """SECTION.FIELD -> its type, of every field of the schema."""
-    sections: dict[str, Any] = {section.name: section.type for section in dataclasses.fields(Config)}
-    return {f"{name}.{field.name}": field.type for name, kind in sections.items() for field in dataclasses.fields(kind)}
-
-
-def _typed(kind: Any, text: str) -> Any:
-    """The value of this type that the text stands for; ValueError or SyntaxError if there is none.
-
-    Elements of a tuple have commas between them; one with a comma inside needs Python's form, "('a,b', 'c')".
-    """
-    if typing.get_origin(kind) is tuple:
-        if text.startswith("(") and text.endswith(")"):
-            literal = ast.literal_eval(text)
-            return literal if isinstance(literal, tuple) else (literal,)
-        parts = [part.strip() for part in text.split(",")] if text.strip() else []
-        if "" in parts:
-            raise ValueError
-        return tuple(_typed(typing.get_args(kind)[0], part) for part in parts)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError
-        return text.lower() == "true"
-    return kind(text)
-
-
-def _described(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return f"{_described(typing.get_args(kind)[0])}, or several with commas between"
-    return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[kind]

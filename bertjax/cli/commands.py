@@ -1,7 +1,7 @@
 """The commands of `bertjax`: what each runs, its help, and what it takes. A new one is a function and an entry here.
 
-A function gets what its entry in `COMMANDS` takes, by name: `config`, the values of its flags, and `words`. Heavy imports
-happen inside the functions, so that --help is quick.
+A function gets what its entry in `COMMANDS` takes, by name: `config`, the values of its flags, and `words`. Heavy
+imports happen inside the functions, so that --help is quick.
 """
 
 import sys
@@ -223,7 +223,8 @@ COMMANDS = {
     "data report": Command(
         _data_report,
         "what a data set holds and what the model will see, before a long run",
-        f"Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n{_MADE}",
+        "Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n"
+        + _MADE,
         Takes(flags=(_DATA, _JSON, Flag("html", "FILE", "write a page with plots as well", new_file()))),
     ),
     "data verify": Command(
@@ -309,7 +310,7 @@ COMMANDS = {
     "bench data": Command(
         _bench_data,
         "time the input pipeline on one core",
-        f"Real tokens a second, packing density and what binds.\n{_MADE}",
+        "Real tokens a second, packing density and what binds.\n" + _MADE,
         Takes(flags=(_DATA, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
     ),
     "bench encode": Command(

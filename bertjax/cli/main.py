@@ -99,8 +99,8 @@ def help_of(name: str) -> str:
     lines += [(f"bertjax {other}", COMMANDS[other].summary) for other in COMMANDS if other.startswith(f"{name} ")]
     width = max(len(shown) for shown, _ in lines)
     table = "\n".join(f"  {shown:<{width}}  {meaning}" for shown, meaning in lines)
-    summary = command.summary[0].upper() + command.summary[1:]
-    return f"{textwrap.fill(' '.join(usage), 100, subsequent_indent='    ')}\n\n{summary}.\n{command.details}\n\n{table}"
+    called = textwrap.fill(" ".join(usage), 100, subsequent_indent="    ")
+    return f"{called}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n{command.details}\n\n{table}"
 
 
 def _listed(names: list[str]) -> str:
