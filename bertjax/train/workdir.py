@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
-from bertjax.config.recipe import from_dict, to_json
+from bertjax.config.recipe import from_dict, to_dict, to_json
 from bertjax.config.schema import Config, DataConfig, limits
 from bertjax.errors import ConfigError
 
@@ -56,7 +56,7 @@ def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sect
     `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`).
     """
     errors = []
-    for section, fields in json.loads(to_json(config)).items():
+    for section, fields in to_dict(config).items():
         if sections and section not in sections:
             continue
         may_change = {name for name, limit in limits(getattr(config, section)).items() if limit.may_change}
