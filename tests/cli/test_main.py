@@ -55,6 +55,7 @@ def test_the_help_of_a_command_lists_what_it_takes(name, capsys):
             assert shown in usage and (f"[{shown}]" in usage) != flag.required
             (line,) = (line for line in lines if line.startswith(f"  {shown} "))
             assert flag.meaning in line
+        assert ("--config.SECTION.FIELD=VALUE" in rest) == (takes.config != "none")
         if takes.words:
             assert takes.words.form in usage and any(line.startswith(f"  {takes.words.form} ") for line in lines)
 
