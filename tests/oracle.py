@@ -73,7 +73,7 @@ def pretrain_outputs(params, model, batch, row):
     head = params["mlm_head"]
     y = layer_norm(gelu(x[slots] @ head["dense"]["kernel"] + head["dense"]["bias"], model.activation), head["norm"])
     outputs = {"hidden": x, "mlm_logits": y @ params["encoder"]["embeddings"]["word"].T + head["bias"]}
-    if model.pair_head:
+    if "pair_head" in model.heads:
         pooled = np.tanh(x[0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
         outputs["pair_logits"] = pooled @ params["pair_head"]["dense"]["kernel"] + params["pair_head"]["dense"]["bias"]
     return outputs
