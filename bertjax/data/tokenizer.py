@@ -81,6 +81,15 @@ def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
     return kinds[path.suffix](path, content, lower_case)
 
 
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raise DataError if ids of the tokenizer could fall outside the word table: on a device they raise nothing."""
+    if tokenizer.vocab_size > vocab_size:
+        raise DataError(
+            f"model.vocab_size = {vocab_size}: smaller than the {tokenizer.vocab_size} pieces of the tokenizer; set it"
+            f" to {tokenizer.vocab_size} or more"
+        )
+
+
 def _special(path: Path, pieces: list[str], names: Sequence[Sequence[str]]) -> Special:
     ids = {piece: index for index, piece in enumerate(pieces)}
     found = [next((ids[name] for name in spellings if name in ids), None) for spellings in names]
