@@ -29,7 +29,7 @@ def _info(config: Config, json: bool) -> int:
     from bertjax.bench.info import info, table
 
     values = info(config)
-    print(dumps(values) if json else table(values))
+    _show(dumps(values) if json else table(values))
     return 0
 
 
@@ -54,7 +54,7 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
             fix = "prepare it without --runner=beam"
             raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
         chosen = beam.runner(beam_options)
-    print(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
+    _show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
     return 0
 
 
@@ -66,8 +66,8 @@ def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | 
         values = report.report(config, prepared, tokenizer)
     if html:
         html.write_text(report.page(values), encoding="utf-8")
-        print(f"{html}: the report with plots", file=sys.stderr)
-    print(dumps(values) if json else report.text(values))
+        _say(f"{html}: the report with plots")
+    _show(dumps(values) if json else report.text(values))
     return 0
 
 
@@ -81,11 +81,11 @@ def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
     checked = dict(dataset.verify(path))
     damaged = {name: problem for name, problem in checked.items() if problem}
     if json:
-        print(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
+        _show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
     if damaged:
         fix = f"delete {path} and run `bertjax prepare` again"
         raise DataError("\n".join(f"{path / name}: {problem}; {fix}" for name, problem in damaged.items()))
-    print(f"{path}: {len(checked)} files are whole", file=sys.stderr)
+    _say(f"{path}: {len(checked)} files are whole")
     return 0
 
 
@@ -98,7 +98,7 @@ def _pretrain(config: Config, workdir: Path) -> int:
 def _evaluate(config: Config, workdir: Path) -> int:
     from bertjax.tasks.evaluate import evaluate
 
-    print(dumps(evaluate(config, workdir)))
+    _show(dumps(evaluate(config, workdir)))
     return 0
 
 
@@ -107,11 +107,11 @@ def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
 
     for filled in fill_mask(workdir, words or _lines(), top=top):
         if json:
-            print(dumps({"text": filled.text, "choices": filled.choices}))
+            _show(dumps({"text": filled.text, "choices": filled.choices}))
             continue
-        print(filled.text)
+        _show(filled.text)
         for choices in filled.choices:
-            print("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
+            _show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
     return 0
 
 
@@ -119,7 +119,7 @@ def _import(words: list[str], workdir: Path) -> int:
     from bertjax.trained.exchange import import_directory
 
     made = import_directory(Path(words[0]).expanduser(), workdir)
-    print(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0", file=sys.stderr)
+    _say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
     return 0
 
 
@@ -127,7 +127,7 @@ def _export(config: Config, workdir: Path, out: Path) -> int:
     from bertjax.trained.exchange import export_directory
 
     step = export_directory(config, workdir, out)
-    print(f"{out}: step {step} of {workdir}", file=sys.stderr)
+    _say(f"{out}: step {step} of {workdir}")
     return 0
 
 
@@ -135,10 +135,10 @@ def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> in
     from bertjax.bench.compare import compare, plot, table
 
     result = compare([Path(word).expanduser() for word in words], repeats=repeats)
-    print(dumps(result) if json else table(result))
+    _show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
-        print(f"{out}: the same as a picture", file=sys.stderr)
+        _say(f"{out}: the same as a picture")
     return 0
 
 
@@ -146,7 +146,7 @@ def _bench(config: Config, peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.step import bench, table
 
     result = bench(config, peer=peer, repeats=repeats)
-    print(dumps(result) if json else table(result))
+    _show(dumps(result) if json else table(result))
     return 0
 
 
@@ -157,10 +157,10 @@ def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool
     with inputs.opened(config, workdir) as (tokenizer, prepared):
         result = bench(config.data, prepared, tokenizer, seed=config.run.seed, seconds=seconds)
     if json:
-        print(dumps(result))
+        _show(dumps(result))
         return 0
-    print(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
-    print(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
+    _show(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
+    _show(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
     return 0
 
 
@@ -168,8 +168,18 @@ def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
     result = bench(Path(words[0]).expanduser(), _lines(), peer=peer, repeats=repeats)
-    print(dumps(result, indent=None if json else 2))
+    _show(dumps(result, indent=None if json else 2))
     return 0
+
+
+def _show(text: str) -> None:
+    """A result, to standard output."""
+    print(text)
+
+
+def _say(text: str) -> None:
+    """What is to be known about a result, to standard error."""
+    print(text, file=sys.stderr)
 
 
 def _lines() -> list[str]:

@@ -40,11 +40,11 @@ def test_both_sides_get_the_same_and_the_ratio_is_of_pairs(directory, monkeypatc
     """With a peer that only notes what it is given."""
     given = []
     monkeypatch.setattr(encode.torch_peer, "encoder", lambda path: (given.append, given.append))
-    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=2)
-    assert [x for x in given if isinstance(x, list)] == [["a b", "c"]] * 3  # the first is not counted
-    assert [x.shape for x in given if not isinstance(x, list)] == [(32, 32)] * 3
+    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    assert [x for x in given if isinstance(x, list)] == [["a b", "c"]] * 2  # the first is not counted
+    assert [x.shape for x in given if not isinstance(x, list)] == [(32, 32)] * 2
     for values in result.values():
-        assert set(values["seconds"]) == {"bertjax", "torch"} and values["ratio"] > 0
+        assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
 
 
 def test_nothing_to_time_is_refused(directory):
