@@ -60,9 +60,9 @@ def _prepare(config: Config, args: Arguments) -> int:
 
     runner = None
     if args.runner == "beam":
-        from bertjax.corpus import beam, units as corpus
+        from bertjax.corpus import beam
 
-        if "builtin" in corpus.sources(config.data):
+        if "builtin" in config.data.source:
             fix = "prepare it without --runner=beam"
             raise ConfigError(f"data.source = 'builtin': is other text in each environment; {fix}")
         runner = beam.runner(args.beam_options)
@@ -73,14 +73,14 @@ def _prepare(config: Config, args: Arguments) -> int:
 
 def _data_report(config: Config, args: Arguments) -> int:
     from bertjax.tasks import inputs
-    from bertjax.data import report
+    from bertjax.data import report, report_page
 
     with inputs.opened(config, args.workdir) as (tokens, prepared):
         values = report.report(config, prepared, tokens)
     if args.html:
-        Path(args.html).write_text(report.page(values), encoding="utf-8")
+        Path(args.html).write_text(report_page.page(values), encoding="utf-8")
         print(f"{args.html}: the report with plots", file=sys.stderr)
-    print(json.dumps(values) if args.json else report.text(values))
+    print(json.dumps(values) if args.json else report_page.text(values))
     return 0
 
 
