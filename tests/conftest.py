@@ -17,13 +17,21 @@ CACHE = tempfile.TemporaryDirectory(prefix="bertjax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
-WHOLE_RUNS = ("test_train.py", "test_docs.py", "test_distill.py", "test_step.py", "test_cli.py")
+WHOLE_RUNS = (
+    "tasks/test_pretrain.py",
+    "test_docs.py",
+    "tasks/test_distill.py",
+    "train/test_step.py",
+    "cli/test_main.py",
+)
 """Files with the longest tests, though not with the most."""
 
 
 def pytest_collection_modifyitems(items):
     """The longest files first: of two processes none is then left alone with one of them at the end."""
-    items.sort(key=lambda item: WHOLE_RUNS.index(item.path.name) if item.path.name in WHOLE_RUNS else len(WHOLE_RUNS))
+    order = {path: place for place, path in enumerate(WHOLE_RUNS)}
+    root = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(root).as_posix(), len(order)))
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +54,21 @@ def inputs(corpus_file, tmp_path_factory):
     from bertjax.corpus import units as corpus
     from bertjax.data import tokenizer
 
-    data = tiny(data={"source": str(corpus_file)}).data
+    data = tiny(data={"source": (str(corpus_file),)}).data
     texts = (sentence for document in corpus.documents(data) for sentence in document)
     tokenizer.train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
     prepare.prepare(data, root / "spiece.model", root / "data", runner=prepare.local(1))
-    return {"source": str(corpus_file), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
+    return {"source": (str(corpus_file),), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
+
+
+@pytest.fixture(scope="session")
+def trained(inputs, tmp_path_factory):
+    """A finished run of six steps, with evaluations and saves at steps 3 and 6: its config and its directory."""
+    from small import tiny  # as above
+
+    from bertjax.tasks.pretrain import pretrain
+
+    directory = tmp_path_factory.mktemp("trained")
+    config = tiny(data=inputs)
+    assert pretrain(config, directory)
+    return config, directory

@@ -7,6 +7,9 @@ from bertjax import batch
 from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config
 from bertjax.parallel import sharding
+from bertjax.train.optim import make_optimizer
+from bertjax.train.state import abstract_state, init_state
+from bertjax.train.step import make_train_step
 
 TINY = {
     "model": {
@@ -32,6 +35,33 @@ def tiny(**sections) -> Config:
         for section, fields in changes.items():
             values[section].update(fields)
     return from_dict(values)
+
+
+def task_of(config: Config, teacher=None):
+    """The task of pretraining by this config, without data; with a teacher beside it if one is given."""
+    from bertjax.tasks.distill import distilled
+    from bertjax.tasks.pretrain import pretraining
+
+    task = pretraining(config, batches=lambda row: iter(()))
+    return distilled(task, config, teacher) if teacher else task
+
+
+def fresh_state(config: Config, mesh, teacher=None):
+    """The state that a run begins with."""
+    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    return init_state(task_of(config, teacher).init, optimizer, mesh, seed=config.run.seed)
+
+
+def shapes_of_state(config: Config, mesh):
+    """Shapes and places of it."""
+    return abstract_state(task_of(config).init, make_optimizer(config.optim, steps=config.run.steps), mesh)
+
+
+def train_step_of(config: Config, mesh, teacher=None):
+    """The update that a run makes."""
+    task, optimizer = task_of(config, teacher), make_optimizer(config.optim, steps=config.run.steps)
+    seed, accumulate = config.run.seed, config.optim.accumulate
+    return make_train_step(task.forward, task.terms, optimizer, mesh, seed=seed, accumulate=accumulate)
 
 
 def one_device_mesh(config: Config):

@@ -23,8 +23,12 @@ def default() -> Any:
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """Plain nested dict, as saved in `WORKDIR/config.json`."""
-    return dataclasses.asdict(config)
+    """Plain nested dict, as JSON has it: tuples are lists."""
+    sections = dataclasses.asdict(config)
+    return {
+        name: {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+        for name, fields in sections.items()
+    }
 
 
 def to_json(config: Config) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
-from bertjax.config.recipe import from_dict, to_json
+from bertjax.config.recipe import from_dict, to_dict, to_json
 from bertjax.config.schema import Config, DataConfig, limits
 from bertjax.errors import ConfigError
 
@@ -32,14 +32,17 @@ def prepared_path(workdir: Path, data: DataConfig) -> Path:
 
 
 def load_config(workdir: Path) -> Config:
-    """The config that a run in `workdir` was started with. Raises ConfigError if there is none."""
+    """The config that a run in `workdir` was started with. Raises ConfigError if there is none, or it is damaged."""
     try:
         values = json.loads((workdir / CONFIG).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{workdir / CONFIG}: not found; name a recipe with --config, or another --workdir") from None
     except ValueError as error:
         raise ConfigError(f"{workdir / CONFIG}: is not JSON ({error}); restore it, or name another --workdir") from None
-    return from_dict(values)
+    try:
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{workdir / CONFIG}: {line}" for line in str(error).splitlines())) from None
 
 
 def save_config(workdir: Path, config: Config) -> None:
@@ -53,7 +56,7 @@ def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sect
     `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`).
     """
     errors = []
-    for section, fields in json.loads(to_json(config)).items():
+    for section, fields in to_dict(config).items():
         if sections and section not in sections:
             continue
         may_change = {name for name, limit in limits(getattr(config, section)).items() if limit.may_change}

@@ -1,111 +1,37 @@
 """`bertjax.model.network` against an independent NumPy model, and against itself in its other forms."""
 
-import dataclasses
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import KINDS, make, run
 from oracle import pretrain_outputs
-from small import one_device_mesh, random_batch, tiny
+from small import one_device_mesh, random_batch, shapes_of_state, tiny, train_step_of
 
-from bertjax.model.network import Pretrainer
+from bertjax.model.network import Network, abstract_params, apply, init
+from bertjax.tasks.terms import terms
 from bertjax.train import objective
-from bertjax.train.step import abstract_state, make_train_step
-
-KINDS = {
-    "bert": {},
-    "albert": {"share": "all", "embedding_size": 16},
-    "albert_2_groups": {"share": "all", "num_groups": 2, "embedding_size": 16, "activation": "relu"},
-    "attention_shared": {"share": "attention", "num_groups": 2},
-    "ffn_shared": {"share": "ffn"},
-    "distilbert": {
-        "token_types": 0,
-        "pooler": False,
-        "pair_head": False,
-        "activation": "gelu_erf",
-        "attention_output_dropout": False,
-    },
-}
-
-
-@functools.cache
-def make(kind, **changes):
-    """Config, batch and random parameters; LayerNorms too, since a wrong use of scale 1 and bias 0 would not show."""
-    config = tiny(model={**KINDS[kind], **changes}, objective={"pair": 0.0} if kind == "distilbert" else {})
-    batch = random_batch(config)
-    shapes = nn.meta.unbox(jax.eval_shape(Pretrainer(config.model).init, jax.random.key(0), batch))["params"]
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        centre = 1.0 if path[-1].key == "scale" else 0.0
-        return (centre + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
-
-    return config, batch, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_numpy_model(kind):
     config, batch, params = make(kind)
-    outputs = jax.jit(Pretrainer(config.model).apply)({"params": params}, batch)
+    outputs = run(config.model)(params, batch)
     params64 = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     for row in range(config.data.batch_size):
         expected = pretrain_outputs(params64, config.model, batch, row)
         length, used = len(expected["hidden"]), len(expected["mlm_logits"])
         np.testing.assert_allclose(outputs["hidden"][row, :length], expected["hidden"], atol=1e-5, rtol=0)
         np.testing.assert_allclose(outputs["mlm_logits"][row, :used], expected["mlm_logits"], atol=3e-5, rtol=0)
-        if config.model.pair_head:
+        if "pair_head" in config.model.heads:
             np.testing.assert_allclose(outputs["pair_logits"][row, 0], expected["pair_logits"], atol=1e-5, rtol=0)
-    assert ("pair_logits" in outputs) == config.model.pair_head
-
-
-@pytest.mark.parametrize("kind", ["bert", "albert_2_groups", "attention_shared"])
-@pytest.mark.parametrize("changes", [{"scan": False}, {"remat": "full"}, {"remat": "dots", "scan": False}])
-def test_scan_unrolled_and_remat_are_one_function(kind, changes):
-    """Outputs and gradients with dropout: the same keys reach the same layers in every form."""
-    config, batch, params = make(kind)
-
-    def loss(params, model):
-        outputs = Pretrainer(model).apply({"params": params}, batch, jax.random.key(3))
-        return jnp.mean(outputs["mlm_logits"] ** 2) + jnp.mean(outputs["pair_logits"] ** 2)
-
-    run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    value, grads = run(params, config.model)
-    other_value, other_grads = run(params, dataclasses.replace(config.model, **changes))
-    np.testing.assert_allclose(value, other_value, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), grads, other_grads)
-
-
-def test_every_layer_and_part_draws_its_own_dropout():
-    """With one set of weights for all layers and no input difference, equal keys would drop equally."""
-    config, batch, params = make("albert", dropout=0.5)
-    apply = jax.jit(Pretrainer(config.model).apply)
-    runs = [apply({"params": params}, batch, jax.random.key(k))["hidden"] for k in (0, 0, 1)]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert np.abs(runs[0] - runs[2]).max() > 0.1
-
-
-@pytest.mark.parametrize("kind", ["bert", "albert"])
-def test_padding_and_neighbours_change_nothing(kind):
-    """[A, padding] equals [A | B] packed at A, whatever the padding holds: exactly, not nearly."""
-    config, batch, params = make(kind)
-    batch = {name: array.copy() for name, array in batch.items()}
-    apply = jax.jit(Pretrainer(config.model).apply)
-    length = config.data.seq_len // 2
-    batch["segments"][:, :length], batch["segments"][:, length:] = 1, 0
-    alone = apply({"params": params}, batch)["hidden"][:, :length]
-    garbage = dict(batch, tokens=np.where(batch["segments"] > 0, batch["tokens"], 7))
-    np.testing.assert_array_equal(alone, apply({"params": params}, garbage)["hidden"][:, :length])
-    packed = dict(garbage, segments=np.where(batch["segments"] > 0, 1, 2))
-    np.testing.assert_array_equal(alone, apply({"params": params}, packed)["hidden"][:, :length])
+    assert ("pair_logits" in outputs) == ("pair_head" in config.model.heads)
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_near():
     config, batch, params = make("bert")
-    half = dataclasses.replace(config.model, dtype="bfloat16")
-    outputs = [jax.jit(Pretrainer(m).apply)({"params": params}, batch) for m in (config.model, half)]
+    outputs = [run(config.model, dtype=dtype)(params, batch) for dtype in ("float32", "bfloat16")]
     assert outputs[1]["hidden"].dtype == jnp.bfloat16
     assert outputs[1]["mlm_logits"].dtype == jnp.float32
     np.testing.assert_allclose(outputs[0]["hidden"], outputs[1]["hidden"].astype(np.float32), atol=0.15)
@@ -113,7 +39,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near():
 
 def test_initialisation_is_a_truncated_normal():
     config = tiny(model={"vocab_size": 5000, "initializer_range": 0.02})
-    params = nn.meta.unbox(Pretrainer(config.model).init(jax.random.key(0), random_batch(config)))["params"]
+    params = nn.meta.unbox(init(config.model, jax.random.key(0)))
     word = np.asarray(params["encoder"]["embeddings"]["word"])
     assert np.abs(word).max() <= 0.04
     np.testing.assert_allclose(word.std(), 0.02 * 0.8796, rtol=0.01)  # a unit normal cut at 2 has std 0.8796
@@ -127,8 +53,8 @@ def test_shared_memory_does_not_grow_with_depth():
     def argument_bytes(share, layers):
         config = tiny(model={"share": share, "num_layers": layers})
         mesh = one_device_mesh(config)
-        state, batch = abstract_state(config, mesh), random_batch(config)
-        return make_train_step(config, mesh).lower(state, batch).compile().memory_analysis().argument_size_in_bytes
+        step, state = train_step_of(config, mesh), shapes_of_state(config, mesh)
+        return step.lower(state, random_batch(config)).compile().memory_analysis().argument_size_in_bytes
 
     assert argument_bytes("all", 2) == argument_bytes("all", 8)
     assert argument_bytes("none", 2) < argument_bytes("none", 8)
@@ -139,10 +65,10 @@ def test_gradient_reaches_every_parameter():
         config, batch, params = make(kind)
 
         def loss(params, config=config, batch=batch):
-            outputs = Pretrainer(config.model).apply({"params": params}, batch)
-            totals = objective.total_weights(config.objective, batch)
-            sums = objective.weighted_sums(config.objective, outputs, batch)
-            return objective.total_loss(config.objective, objective.normalise(sums, totals))
+            learnt = terms(config.objective)
+            outputs = apply(config.model, config.compute, params, batch)
+            sums = objective.weighted_sums(learnt, outputs, batch)
+            return objective.total_loss(learnt, objective.normalise(sums, objective.total_weights(learnt, batch)))
 
         grads = jax.jit(jax.grad(loss))(params)
         for path, g in jax.tree_util.tree_leaves_with_path(grads):
@@ -150,3 +76,15 @@ def test_gradient_reaches_every_parameter():
             # A bias of the keys moves all scores of a query equally: softmax does not see it.
             if "key" not in str(path):
                 assert np.abs(g).max() > 0, path
+
+
+def test_only_the_heads_that_are_asked_for_are_built():
+    """A classifier builds no MLM head: neither its parameters nor, without the table of words, its logits."""
+    config = tiny(model={"heads": ("pooler", "mlm_head")})
+    batch = random_batch(config)
+    network = Network(config.model, config.compute, ("pooler",))
+    params = jax.eval_shape(network.init, jax.random.key(0), batch)["params"]
+    assert set(params) == {"encoder", "pooler"}
+    outputs = jax.eval_shape(network.apply, {"params": params}, batch)
+    assert set(outputs) == {"hidden", "pooled"}
+    assert set(abstract_params(config.model)) == {"encoder", "pooler", "mlm_head"}

@@ -2,17 +2,15 @@
 
 import jax
 import pytest
-from small import tiny
+from small import fresh_state, shapes_of_state, tiny
 
-from bertjax.config.recipe import override
 from bertjax.errors import ConfigError
 from bertjax.parallel import sharding
-from bertjax.train.step import abstract_state, init_state
 
 
 def test_state_is_split_as_the_rules_say():
     config = tiny(mesh={"data": 1, "fsdp": 2, "tensor": 4})
-    state = init_state(config, sharding.make_mesh(config.mesh))
+    state = fresh_state(config, sharding.make_mesh(config.mesh))
     shard_shapes = jax.tree.map(lambda x: x.sharding.shard_shape(x.shape), (state.params, state.opt_state))
     params, moments = shard_shapes[0], shard_shapes[1][1].mu
     assert params["encoder"]["groups"]["attention"]["query"]["kernel"] == (4, 16, 1, 8)  # [4, 32, 4, 8]
@@ -23,7 +21,7 @@ def test_state_is_split_as_the_rules_say():
 
 def test_a_vocabulary_that_the_mesh_does_not_divide_stays_whole():
     config = tiny(model={"vocab_size": 401}, mesh={"data": 2, "fsdp": 1, "tensor": 4})
-    state = abstract_state(config, sharding.make_mesh(config.mesh))
+    state = shapes_of_state(config, sharding.make_mesh(config.mesh))
     word = state.params["encoder"]["embeddings"]["word"]
     assert word.sharding.shard_shape(word.shape) == (401, 32)
 
@@ -37,7 +35,7 @@ def test_impossible_meshes_are_refused():
         mesh={"data": 1, "fsdp": 4, "tensor": 2},
     )
     with pytest.raises(ConfigError) as error:
-        sharding.check(override(config, mesh={"tensor": 4, "fsdp": 2, "data": 2}), sharding.make_mesh(config.mesh))
+        sharding.check(config.model, 6, sharding.make_mesh(config.mesh))
     assert "data.batch_size" in str(error.value) and "model.hidden_size" in str(error.value)
 
 

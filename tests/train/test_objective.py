@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from bertjax.config.schema import ObjectiveConfig
 from bertjax.train import objective
+
+MLM = objective.classification("mlm_logits", "mlm_labels", "mlm_weights")
+PAIR = objective.classification("pair_logits", "pair_labels", "pair_weights")
 
 
 def example(seed=0):
@@ -32,31 +34,20 @@ def numpy_mean(logits, labels, weights):
 
 def test_losses_equal_numpy():
     outputs, batch = example()
-    config = ObjectiveConfig(mlm=2.0, pair=0.5)
-    metrics = objective.normalise(
-        objective.weighted_sums(config, outputs, batch), objective.total_weights(config, batch)
-    )
+    terms = {"mlm": (2.0, MLM), "pair": (0.5, PAIR)}
+    values = objective.normalise(objective.weighted_sums(terms, outputs, batch), objective.total_weights(terms, batch))
     for name in ("mlm", "pair"):
         loss, accuracy = numpy_mean(outputs[f"{name}_logits"], batch[f"{name}_labels"], batch[f"{name}_weights"])
-        np.testing.assert_allclose(metrics[f"{name}_loss"], loss, rtol=1e-6)
-        np.testing.assert_allclose(metrics[f"{name}_accuracy"], accuracy, rtol=1e-6)
-    expected = 2.0 * metrics["mlm_loss"] + 0.5 * metrics["pair_loss"]
-    np.testing.assert_allclose(objective.total_loss(config, metrics), expected, rtol=1e-6)
-
-
-def test_a_term_of_coefficient_0_is_not_computed():
-    outputs, batch = example()
-    del outputs["pair_logits"], batch["pair_labels"]
-    sums = objective.weighted_sums(ObjectiveConfig(pair=0.0), outputs, batch)
-    assert set(sums) == {"mlm_loss", "mlm_accuracy"}
+        np.testing.assert_allclose(values[name]["loss"], loss, rtol=1e-6)
+        np.testing.assert_allclose(values[name]["accuracy"], accuracy, rtol=1e-6)
+    expected = 2.0 * values["mlm"]["loss"] + 0.5 * values["pair"]["loss"]
+    np.testing.assert_allclose(objective.total_loss(terms, values), expected, rtol=1e-6)
 
 
 def test_a_batch_without_items_has_loss_0():
     outputs, batch = example()
     batch["pair_weights"][:] = 0.0
-    config = ObjectiveConfig()
-    metrics = objective.normalise(
-        objective.weighted_sums(config, outputs, batch), objective.total_weights(config, batch)
-    )
-    assert metrics["pair_loss"] == 0.0
-    assert np.isfinite(objective.total_loss(config, metrics))
+    terms = {"mlm": (1.0, MLM), "pair": (1.0, PAIR)}
+    values = objective.normalise(objective.weighted_sums(terms, outputs, batch), objective.total_weights(terms, batch))
+    assert values["pair"]["loss"] == 0.0
+    assert np.isfinite(objective.total_loss(terms, values))

@@ -3,11 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from small import one_device_mesh, random_batch, tiny
+from small import fresh_state, one_device_mesh, random_batch, tiny, train_step_of
 
 from bertjax.config.recipe import override
+from bertjax.model import network
 from bertjax.parallel import sharding
-from bertjax.train.step import init_state, make_eval_step, make_train_step
+from bertjax.tasks.terms import terms
+from bertjax.train.step import make_eval_step
 
 # Adam divides a gradient by its own size: with the usual eps the rounding of one that is nearly 0 becomes its sign.
 WELL_CONDITIONED = {"eps": 1e-3, "warmup_steps": 0}
@@ -16,7 +18,7 @@ NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
 
 def run(config, mesh, *, steps=2):
     """Parameters and metrics after some updates on batches with uneven masks."""
-    state, step = init_state(config, mesh), make_train_step(config, mesh)
+    state, step = fresh_state(config, mesh), train_step_of(config, mesh)
     for i in range(steps):
         state, metrics = step(state, sharding.put_batch(random_batch(config, seed=i), mesh))
     assert step.compiles() == 1
@@ -63,21 +65,19 @@ def test_dropout_does_not_depend_on_the_mesh_but_on_the_step():
     assert_same(one, run(cut, sharding.make_mesh(cut.mesh)))
     # The same batch at another step: only the folded key differs, and with it the loss.
     mesh = one_device_mesh(config)
-    step, batch = make_train_step(config, mesh), sharding.put_batch(random_batch(config), mesh)
-    _, first = step(init_state(config, mesh), batch)
-    _, again = step(init_state(config, mesh), batch)
-    _, later = step(init_state(config, mesh).replace(step=jax.numpy.int32(1)), batch)
+    step, batch = train_step_of(config, mesh), sharding.put_batch(random_batch(config), mesh)
+    _, first = step(fresh_state(config, mesh), batch)
+    _, again = step(fresh_state(config, mesh), batch)
+    _, later = step(fresh_state(config, mesh).replace(step=jax.numpy.int32(1)), batch)
     assert first["loss"] == again["loss"] != later["loss"]
 
 
 def test_evaluation_sums_do_not_depend_on_the_batch():
     config = tiny()
     mesh = one_device_mesh(config)
-    state, rows = init_state(config, mesh), random_batch(config)
-    whole = make_eval_step(config, mesh)(state.params, sharding.put_batch(rows, mesh))
-    half = override(config, data={"batch_size": 4})
-    step = make_eval_step(half, mesh)
+    state, rows = fresh_state(config, mesh), random_batch(config)
+    step = make_eval_step(network.forward(config.model, config.compute), terms(config.objective), mesh)
+    whole = step(state.params, sharding.put_batch(rows, mesh))
     parts = [step(state.params, {k: v[i : i + 4] for k, v in rows.items()}) for i in (0, 4)]
-    for name, value in whole.items():
-        np.testing.assert_allclose(value, parts[0][name] + parts[1][name], rtol=1e-5)
-    assert whole["mlm_weight"] == rows["mlm_weights"].sum()
+    jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, b + c, rtol=1e-5), whole, *parts)
+    assert whole["mlm"]["weight"] == rows["mlm_weights"].sum() and set(whole) == {"mlm", "pair"}

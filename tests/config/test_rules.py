@@ -1,0 +1,58 @@
+"""`bertjax.config.rules`: each impossible value and each broken relation is named, with its field, value and fix."""
+
+import pytest
+
+from bertjax.config.recipe import from_dict, to_dict
+from bertjax.config.schema import Config
+from bertjax.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "named"),
+    [
+        ("model", {"num_heads": 5}, "model.num_heads = 5"),
+        ("run", {"init_layers": (0,)}, "run.init_layers = \\(0,\\): needs run.init_from"),
+        ("run", {"init_from": "x", "init_layers": (0, -1)}, "run.init_layers = \\(0, -1\\): must be at least 0"),
+        ("model", {"share": "al"}, "one of none, attention, ffn, all"),
+        ("model", {"share": "all", "num_groups": 5}, "model.num_groups = 5"),
+        ("model", {"num_groups": 2}, "needs model.share"),
+        ("model", {"embedding_size": 1024}, "model.embedding_size = 1024"),
+        ("model", {"heads": ("mlm_head", "pair_head")}, "pair_head needs pooler"),
+        ("model", {"heads": ("mlm_head", "mlm_head")}, "names a head twice"),
+        ("model", {"heads": ("mlm",)}, "must be one of mlm_head, pooler, pair_head"),
+        ("model", {"heads": ("pooler",)}, "add mlm_head"),
+        ("model", {"dropout": 1.0}, "below 1"),
+        ("data", {"examples": "doc_sentences"}, "objective.pair"),
+        ("data", {"seq_len": 1024}, "model.max_positions = 512"),
+        ("data", {"max_predictions": 200}, "data.seq_len = 128"),
+        ("data", {"mix": (0.5, -1.0)}, "must be positive"),
+        ("data", {"mix": (0.5, 0.5)}, "data.source has 1 entries"),
+        ("data", {"buckets": (64, 100)}, "end with data.seq_len = 128"),
+        ("data", {"buckets": (64, 32, 128)}, "ascending"),
+        ("data", {"buckets": (64, 128), "packing": 2}, "data.packing = 2"),
+        ("data", {"buckets": (64, 128), "mix": (1.0,), "prepared": "x"}, "does not go with data.buckets"),
+        ("data", {"packing": 26}, "data.packing = 26"),
+        ("data", {"masking": "ngram", "mask_smoothing": 0.7}, "data.mask_smoothing = 0.7"),
+        ("data", {"mask_together": True}, "data.mask_together"),
+        ("data", {"mask_count": 21}, "data.max_predictions = 20"),
+        ("optim", {"lr": float("nan")}, "finite"),
+        ("optim", {"lr": 1e300}, "optim.lr = 1e\\+300: must be a finite number that float32 holds"),
+        ("run", {"seed": 2**32}, "run.seed"),
+        ("optim", {"accumulate": 3}, "data.batch_size = 256"),
+        ("run", {"steps": 5}, "optim.warmup_steps"),
+        ("objective", {"mlm": 0.0, "pair": 0.0}, "objective"),
+    ],
+)
+def test_impossible_values_are_named(section, fields, named):
+    values = to_dict(Config())
+    values[section].update(fields)
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.").replace("?", r"\?")):
+        from_dict(values)
+
+
+def test_original_flaws_are_of_pairs():
+    values = to_dict(Config())
+    values["data"].update(examples="full_sentences", original_flaws=True)
+    values["objective"]["pair"] = 0.0
+    with pytest.raises(ConfigError, match=r"data\.original_flaws = True"):
+        from_dict(values)
