@@ -129,8 +129,8 @@ def test_the_commands(vocabulary, tmp_path, capsys):
     assert run("import", source, to) == (0, f"{tmp_path / 'run'}: 4 layers of 32, as step 0")
     assert run("export", to, f"--out={tmp_path / 'out'}") == (0, f"{tmp_path / 'out'}: step 0 of {tmp_path / 'run'}")
     for arguments, code, named in (
-        (["import", to], 2, "name one Hugging Face directory"),
-        (["import", source, source, to], 2, "name one Hugging Face directory"),
+        (["import", to], 2, "name the Hugging Face directory"),
+        (["import", source, source, to], 2, str(source)),
         (["import", source], 2, "--workdir: is missing"),
         (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "config.json"),
         (["import", source, to], 7, "not an empty directory"),

@@ -79,7 +79,7 @@ def test_what_cannot_be_filled_is_one_line(bert, tmp_path):
         (bert, ["[MASK] \ud800"], DataError, "half a character"),
         (bert, "a [MASK]", DataError, "list of str"),
         (headless, ["a [MASK]"], CheckpointError, "no trained head for masked words"),
-        (directories.write(tmp_path / "mute"), ["a [MASK]"], DataError, "without a tokenizer"),
+        (directories.write(tmp_path / "mute"), ["a [MASK]"], DataError, "has no tokenizer"),
         (tmp_path / "none", ["a [MASK]"], CheckpointError, "neither a work directory"),
     ):
         with pytest.raises(error, match=named) as caught:
