@@ -145,9 +145,9 @@ def kill_and_go_on(config, directory, *, kills, seed):
     rng = random.Random(seed)
     recipe = directory.with_suffix(".py")
     recipe.write_text(
-        "import json, bertjax.config.schema\n\ndef get_config():\n    config = bertjax.config.schema.default()\n"
-        f"    for name, fields in json.loads({to_json(config)!r}).items():\n        config[name].update({k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})\n"
-        "    return config\n"
+        "import json\nfrom bertjax.config.recipe import default, from_dict\nfrom dataclasses import asdict\n\n\n"
+        f"def get_config():\n    config, values = default(), asdict(from_dict(json.loads({to_json(config)!r})))\n"
+        "    for name, fields in values.items():\n        config[name].update(fields)\n    return config\n"
     )
     command = [sys.executable, "-m", "bertjax.cli.main", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
     environment = {

@@ -10,9 +10,10 @@ from small import one_device_mesh, tiny
 from bertjax.config.schema import ComputeConfig
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
-from bertjax.model import network as model
+from bertjax.model.heads import HEADS
+from bertjax.model.network import abstract_params
 from bertjax.tasks import teacher
-from bertjax.trained import load as pretrained
+from bertjax.trained.load import Trained
 
 NO_PAIR = {"data": {"examples": "doc_sentences"}, "objective": {"pair": 0.0}}
 
@@ -33,8 +34,8 @@ def student(teacher=None, **sections):
     return tiny(teacher={"path": "somewhere"} | (teacher or {}), **sections)
 
 
-def found(tokenizer, *, heads=pretrained.HEADS, params=None, **shape):
-    return pretrained.Pretrained(replace(tiny().model, **shape), params, frozenset(heads), tokenizer)
+def found(tokenizer, *, heads=tuple(HEADS), params=None, **shape):
+    return Trained(replace(tiny().model, **shape), ComputeConfig(), params, frozenset(heads), tokenizer)
 
 
 def test_a_teacher_may_have_another_depth_and_more_positions(tokenizers):
@@ -78,7 +79,7 @@ def test_another_vocabulary_is_refused_and_all_errors_are_in_one_report(tokenize
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_placed_in_its_dtype_and_computed_as_this_device_can(tokenizers, monkeypatch, dtype):
     config = student(teacher={"dtype": dtype})
-    leaves, tree = jax.tree.flatten(model.abstract_params(config.model))
+    leaves, tree = jax.tree.flatten(abstract_params(config.model))
     params = jax.tree.unflatten(tree, [np.full(leaf.shape, 0.1, np.float32) for leaf in leaves])
     monkeypatch.setattr(teacher, "load_trained", lambda path: found(tokenizers[0], params=params))
     one = teacher.load(config, tokenizers[0], one_device_mesh(config))
