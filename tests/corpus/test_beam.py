@@ -44,7 +44,7 @@ def test_beam_makes_the_same_files(tmp_path):
     (tmp_path / "vocab.txt").write_text(
         "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "."]) + "\n"
     )
-    data = DataConfig(source=str(tmp_path / "corpus.txt"), holdout=0.1)
+    data = DataConfig(source=(str(tmp_path / "corpus.txt"),), holdout=0.1)
     for name, runner in (("local", prepare.local(1)), ("beam", beam.runner([]))):
         prepare.prepare(data, tmp_path / "vocab.txt", tmp_path / name, runner=runner)
     local, other = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("local", "beam"))

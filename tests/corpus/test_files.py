@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import files
+from bertjax.corpus import files, lines
 from bertjax.corpus.units import documents
 from bertjax.errors import DataError
 
@@ -22,7 +22,7 @@ def read(path, content=None, **fields):
     if content is not None:
         path.write_bytes(content)
     counts = Counter()
-    found = list(documents(DataConfig(source=str(path), **fields), counts))
+    found = list(documents(DataConfig(source=(str(path),), **fields), counts))
     assert counts.pop("documents") == len(found)
     assert counts.pop("sentences") == sum(map(len, found))
     return found, dict(counts)
@@ -55,7 +55,7 @@ def write_compressed(path, content, members=1):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, suffix, damage, form):
     path = tmp_path / f"corpus{suffix}"
     write_compressed(path, os.urandom(50_000).hex().encode())
-    found = documents(DataConfig(source=str(path), format=form))
+    found = documents(DataConfig(source=(str(path),), format=form))
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:20_000])
     elif damage == "other":
@@ -101,7 +101,7 @@ def test_long_lines_are_cut_at_white_space(tmp_path, name, end):
     sentences = [sentence for document in found for sentence in document]
     text = (b"A. " + line + b" " + end).decode("cp1252" if "latin1" in name else "utf-8").replace("\0", "")
     assert "".join("".join(sentences).split()) == "".join(text.split())
-    assert max(map(len, sentences)) <= files.MAX_CHARACTERS
+    assert max(map(len, sentences)) <= lines.MAX_CHARACTERS
     if name != "no space":
         assert set(" ".join(sentences).split()) == set(text.split())
     problem = {"bad_utf8_lines": 1} if "latin1" in name else {"nul_lines": 1} if name == "nul" else {}
@@ -110,8 +110,8 @@ def test_long_lines_are_cut_at_white_space(tmp_path, name, end):
 
 def test_a_line_of_exactly_the_limit_is_not_long(tmp_path):
     for letter in ("x", "é"):
-        found, counts = read(tmp_path / "x", (letter * files.MAX_CHARACTERS + "\n").encode())
-        assert (found, counts) == ([[letter * files.MAX_CHARACTERS]], {})
+        found, counts = read(tmp_path / "x", (letter * lines.MAX_CHARACTERS + "\n").encode())
+        assert (found, counts) == ([[letter * lines.MAX_CHARACTERS]], {})
 
 
 def test_a_long_blank_line_is_blank(tmp_path):
@@ -123,13 +123,13 @@ def test_memory_is_bounded(tmp_path):
     """A line of 20 MB and a document of 20 MB."""
     for content in (b"word " * 4_000_000, (b"A line of text. ".ljust(100, b"x") + b"\n") * 200_000):
         (tmp_path / "x").write_bytes(content)
-        found = documents(DataConfig(source=str(tmp_path / "x"), format="sentences"))
+        found = documents(DataConfig(source=(str(tmp_path / "x"),), format="sentences"))
         next(found)
         tracemalloc.start()
         size = sum(map(len, next(found)))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert size > 0.99 * files.MAX_CHARACTERS
+        assert size > 0.99 * lines.MAX_CHARACTERS
         assert peak < 8_000_000
 
 
