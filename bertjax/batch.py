@@ -39,3 +39,22 @@ def spec(data: DataConfig, *, rows: int | None = None, length: int | None = None
         "pair_labels": Field((B, K), np.int32, "NSP: 1 = random next; SOP: 1 = swapped"),
         "pair_weights": Field((B, K), np.float32, "1 where the example has a pair label, else 0"),
     }
+
+
+def synthetic(data: DataConfig, *, vocab_size: int, token_types: int, seed: int) -> dict[str, np.ndarray]:
+    """Full rows of random tokens for benchmarks: every slot is predicted, every example has a pair label."""
+    rng = np.random.default_rng(seed)
+    rows: dict[str, np.ndarray] = {name: np.zeros(field.shape, field.dtype) for name, field in spec(data).items()}
+    B, L, P, K = data.batch_size, data.seq_len, data.max_predictions, data.packing
+    size = -(-L // K)  # of each example of a row
+    rows["tokens"][:] = rng.integers(5, vocab_size, size=(B, L))
+    rows["segments"][:] = 1 + np.arange(L) // size
+    rows["positions"][:] = np.arange(L) % size
+    rows["token_types"][:] = (np.arange(L) % size >= size // 2) if token_types > 1 else 0
+    rows["mlm_positions"][:] = np.sort(rng.permuted(np.tile(np.arange(L), (B, 1)), axis=1)[:, :P], axis=1)
+    rows["mlm_labels"][:] = rng.integers(5, vocab_size, size=(B, P))
+    rows["mlm_weights"][:] = 1.0
+    rows["pair_positions"][:] = np.arange(K) * size
+    rows["pair_labels"][:] = rng.integers(0, 2, size=(B, K))
+    rows["pair_weights"][:] = 1.0
+    return rows

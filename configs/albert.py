@@ -13,7 +13,7 @@ from the released code: masks are drawn afresh each epoch, overlaps do not short
 has no SOP label. `--config.data.packing=8` fills rows whose documents are short; the paper has one example a row.
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 SIZES = {
     # name: layers, hidden size, heads, dropout of version 1, steps of version 2
@@ -31,7 +31,7 @@ def get_config(variant="base_v1"):
         raise ValueError(f"{variant!r} is not one of {', '.join(SIZES)}, each with or without _v1, _v2")
     layers, hidden, heads, dropout, steps = SIZES[size]
     dropout = 0.0 if version == "v2" else dropout
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         vocab_size=30_000,
         num_layers=layers,

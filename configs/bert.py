@@ -11,7 +11,7 @@ Rows are of 128 tokens, as in 90 % of the paper's steps. Differences from the re
 epoch, and a document of one sentence never decides the NSP label.
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 SIZES = {
     # name: layers, hidden size, heads
@@ -29,7 +29,7 @@ def get_config(size="base"):
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
     layers, hidden, heads = SIZES[size]
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         num_layers=layers, hidden_size=hidden, embedding_size=hidden, num_heads=heads, ffn_size=4 * hidden
     )

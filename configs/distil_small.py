@@ -14,7 +14,7 @@ The student takes the tokenizer and the data set of runs/teacher, its teacher; w
 data.prepared, run.init_from and teacher.path.
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 TEACHER = "runs/teacher"
 
@@ -23,7 +23,7 @@ def get_config(role="student"):
     """The recipe of the teacher or of the student."""
     if role not in ("teacher", "student"):
         raise ValueError(f"role {role!r} is not one of teacher, student")
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         vocab_size=4_000,
         num_layers=6,
@@ -33,13 +33,12 @@ def get_config(role="student"):
         ffn_size=512,
         max_positions=64,
         token_types=0,
-        pooler=False,
-        pair_head=False,
+        heads=("mlm_head",),
         dropout=0.0,
         attention_dropout=0.0,
     )
     config.objective.pair = 0.0
-    config.data.update(source="builtin", holdout=0.05, batch_size=32, seq_len=64, max_predictions=10)
+    config.data.update(holdout=0.05, batch_size=32, seq_len=64, max_predictions=10)
     config.data.examples = "doc_sentences"
     config.optim.update(lr=2e-3, warmup_steps=200, bias_correction=True, b2=0.98)
     config.run.update(steps=1_500, log_every=25, eval_every=250, eval_rows=1_024, save_every=250)

@@ -15,17 +15,16 @@ architecture without a teacher: objective.soft=0.0, objective.cosine=0.0, and te
 optim.freeze empty.
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 
 def get_config(teacher="runs/bert-base"):
     """The recipe of a student of this teacher."""
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         num_layers=6,
         token_types=0,
-        pooler=False,
-        pair_head=False,
+        heads=("mlm_head",),
         activation="gelu_erf",
         attention_output_dropout=False,
     )
@@ -34,6 +33,6 @@ def get_config(teacher="runs/bert-base"):
     config.data.update(examples="doc_sentences", mask_smoothing=0.7, batch_size=4_000, seq_len=512, max_predictions=77)
     config.optim.update(lr=5e-4, b2=0.98, weight_decay=0.0, clip_norm=5.0, warmup_steps=1_000, shift_decay=True)
     config.optim.bias_correction = True
-    config.optim.freeze = "encoder/embeddings/position"
+    config.optim.freeze = ("encoder/embeddings/position",)
     config.run.update(steps=20_000, init_from=teacher)
     return config

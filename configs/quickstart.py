@@ -5,12 +5,12 @@ Hardware   2 CPU cores.
 Command    launch/quickstart.sh
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 
 def get_config():
     """The recipe; it takes no argument."""
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         vocab_size=4_000,
         num_layers=2,
@@ -23,7 +23,7 @@ def get_config():
         dropout=0.0,
         attention_dropout=0.0,
     )
-    config.data.update(source="builtin", holdout=0.05, batch_size=32, seq_len=64, max_predictions=10, examples="sop")
+    config.data.update(holdout=0.05, batch_size=32, seq_len=64, max_predictions=10, examples="sop")
     config.optim.update(lr=5e-3, warmup_steps=200, weight_decay=0.01, bias_correction=True, b2=0.98)
     config.run.update(steps=1_500, log_every=25, eval_every=250, eval_rows=1_024, save_every=250)
     return config

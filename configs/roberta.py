@@ -13,7 +13,7 @@ and one token type. Rows hold sentences of one document after the other; special
 of 256 take lr 1e-4, for 2,048 5e-4.
 """
 
-import bertjax.config
+from bertjax.config.recipe import default
 
 SIZES = {
     # name: layers, hidden size, heads, learning rate, warm-up
@@ -27,7 +27,7 @@ def get_config(size="base"):
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
     layers, hidden, heads, lr, warmup = SIZES[size]
-    config = bertjax.config.schema.default()
+    config = default()
     config.model.update(
         vocab_size=50_265,
         num_layers=layers,
@@ -36,8 +36,7 @@ def get_config(size="base"):
         num_heads=heads,
         ffn_size=4 * hidden,
         token_types=1,
-        pooler=False,
-        pair_head=False,
+        heads=("mlm_head",),
         activation="gelu_erf",
         layer_norm_eps=1e-5,
     )

@@ -59,3 +59,16 @@ def inputs(corpus_file, tmp_path_factory):
     tokenizer.train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
     prepare.prepare(data, root / "spiece.model", root / "data", runner=prepare.local(1))
     return {"source": (str(corpus_file),), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
+
+
+@pytest.fixture(scope="session")
+def trained(inputs, tmp_path_factory):
+    """A finished run of six steps, with evaluations and saves at steps 3 and 6: its config and its directory."""
+    from small import tiny  # as above
+
+    from bertjax.tasks.pretrain import pretrain
+
+    directory = tmp_path_factory.mktemp("trained")
+    config = tiny(data=inputs)
+    assert pretrain(config, directory)
+    return config, directory

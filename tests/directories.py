@@ -1,6 +1,5 @@
 """Tiny models and the directories of transformers they are written to, for the tests that read and damage them."""
 
-import dataclasses
 import functools
 import json
 import warnings
@@ -12,14 +11,18 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from small import tiny
 
-from bertjax.huggingface import directory as convert
+from bertjax.huggingface.directory import write as write_directory
+from bertjax.model.network import abstract_params
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-NO_PAIR = {"pooler": False, "pair_head": False}
+NO_PAIR = {"heads": ("mlm_head",)}
 KINDS = {
     "bert": ({}, "bert"),
     "bert_without_pair": (NO_PAIR, "bert"),
-    "bert_with_pooler": ({"pair_head": False, "activation": "relu", "layer_norm_eps": 1e-5, "dropout": 0.0}, "bert"),
+    "bert_with_pooler": (
+        {"heads": ("mlm_head", "pooler"), "activation": "relu", "layer_norm_eps": 1e-5, "dropout": 0.0},
+        "bert",
+    ),
     "bert_one_type": ({"token_types": 1}, "bert"),
     "albert": ({"share": "all", "embedding_size": 16}, "albert"),
     "albert_2_groups": ({"share": "all", "num_groups": 2, "embedding_size": 16} | NO_PAIR, "albert"),
@@ -59,31 +62,26 @@ def hf():
     return transformers
 
 
-def reference(model):
-    """The plain attention, whatever is the default."""
-    return dataclasses.replace(model, attention="reference")
-
-
 def model_of(kind):
     """A tiny model of this kind."""
     changes, _ = (KINDS | UNSHARED)[kind]
-    return reference(tiny(model=changes, objective={"pair": 0.0}, data={"examples": "full_sentences"}).model)
+    return tiny(model=changes, objective={"pair": 0.0}, data={"examples": "full_sentences"}).model
 
 
 @functools.cache
 def ours(kind):
     """It, and random parameters."""
-    model, rng, flat = model_of(kind), np.random.default_rng(0), {}
-    for path, shape in convert._shapes(model).items():
-        flat[path] = (float(path.endswith("scale")) + 0.1 * rng.normal(size=shape)).astype(np.float32)
-    return model, unflatten_dict(flat, sep="/")
+    config, rng, flat = model_of(kind), np.random.default_rng(0), {}
+    for path, x in flatten_dict(abstract_params(config), sep="/").items():
+        flat[path] = (float(path.endswith("scale")) + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
+    return config, unflatten_dict(flat, sep="/")
 
 
 def write(directory, kind="bert", **changes):
-    """Export that model; `changes` are other arguments of `convert.write`."""
-    model, params = ours(kind)
-    settings = {"tokenizer": None, "lower_case": True, "card": {}} | changes
-    convert.write(directory, settings.pop("model", model), settings.pop("params", params), **settings)
+    """Export that model; `changes` are other arguments of `bertjax.huggingface.directory.write`."""
+    config, params = ours(kind)
+    settings = {"config": config, "params": params, "tokenizer": None, "lower_case": True, "card": {}} | changes
+    write_directory(directory, **settings)
     return directory
 
 

@@ -1,10 +1,17 @@
-"""`bertjax.batch`: the contract's shapes, and that the model can be built from it alone."""
+"""`bertjax.batch`: the contract's shapes, and synthetic rows that keep it."""
 
 import numpy as np
-from small import tiny
+import pytest
+from small import random_batch, tiny
 
 from bertjax import batch
-from bertjax.bench.step import synthetic
+
+
+def synthetic(config, **changes):
+    m = config.model
+    return batch.synthetic(
+        config.data, **{"vocab_size": m.vocab_size, "token_types": m.token_types, "seed": 0} | changes
+    )
 
 
 def test_shapes_follow_the_config():
@@ -19,3 +26,24 @@ def test_every_field_is_explained_and_filled():
     rows = synthetic(tiny())
     for name, field in batch.spec(tiny().data).items():
         assert field.meaning and rows[name].shape == field.shape and rows[name].dtype == field.dtype
+    assert rows.keys() == random_batch(tiny()).keys()
+
+
+@pytest.mark.parametrize("packing", [1, 3])
+@pytest.mark.parametrize("token_types", [0, 1, 2])
+def test_synthetic_rows_keep_the_contract(packing, token_types):
+    config = tiny(data={"packing": packing})
+    rows = synthetic(config, token_types=token_types)
+    assert ((rows["tokens"] >= 5) & (rows["tokens"] < 400)).all()
+    assert set(np.unique(rows["segments"])) == set(range(1, packing + 1))
+    assert rows["token_types"].max() == (token_types > 1)
+    assert (rows["mlm_positions"][:, 1:] > rows["mlm_positions"][:, :-1]).all()
+    # Each example begins where its pair label points: at position 0 of the next segment.
+    assert (np.take_along_axis(rows["positions"], rows["pair_positions"], axis=1) == 0).all()
+    segments_BK = np.take_along_axis(rows["segments"], rows["pair_positions"], axis=1)
+    assert (segments_BK == np.arange(1, packing + 1)).all()
+
+
+def test_synthetic_rows_follow_the_seed():
+    one, same, other = (synthetic(tiny(), seed=seed)["tokens"] for seed in (1, 1, 2))
+    assert (one == same).all() and (one != other).any()

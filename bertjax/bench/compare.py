@@ -2,23 +2,26 @@
 
 import statistics
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from bertjax.parallel import sharding
-from bertjax.tasks import inputs
-from bertjax.train import metrics, objective, workdir
-from bertjax.trained import load as pretrained
-from bertjax.config.recipe import override
-from bertjax.config.schema import Config, MeshConfig, ModelConfig, TeacherConfig
+from bertjax.config.schema import Config, MeshConfig
+from bertjax.data.dataset import Prepared
+from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError, UserError
+from bertjax.model.cost import flops_per_token
+from bertjax.model.network import forward, param_shardings
+from bertjax.parallel import sharding
+from bertjax.tasks.evaluate import evaluator
+from bertjax.tasks.inputs import open_data
+from bertjax.tasks.terms import TERMS
+from bertjax.train import metrics, workdir
+from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
-from bertjax.model.network import param_shardings
-from bertjax.tasks.pretrain import make_evaluate
 
 BATCHES = (1, 32)
 LENGTH = 128
@@ -32,35 +35,29 @@ def compare(paths: list[Path], *, repeats: int) -> dict[str, Any]:
     batch, median of `repeats`, the models in turn), `sequences_per_second` (of the largest batch), `mlm_loss` and
     `mlm_accuracy`; and `ratios`, the same numbers over those of the first model. Held-out text is that of the first
     work directory that has a data set; where there is none, or a model has another tokenizer or is too short for its
-    rows, the last two are None. Raises what `pretrained.load` raises.
+    rows, the last two are None. Raises what `bertjax.load` raises.
     """
     if not paths:
         raise ConfigError("bertjax compare DIR ...: name work directories or Hugging Face directories")
-    found = [pretrained.load(path) for path in paths]
-    length = min([LENGTH, *(one.model.max_positions for one in found)])
-    speeds = _speeds([Loaded(x.model, jax.device_put(x.params), x.tokenizer, x.heads) for x in found], length, repeats)
+    found = [inference.load(path) for path in paths]
+    length = min([LENGTH, *(one.config.max_positions for one in found)])
+    held_out = _held_out(paths)
     models = []
-    for path, one, seconds, quality in zip(paths, found, speeds, _qualities(paths, found), strict=True):
+    for path, one, seconds in zip(paths, found, _speeds(found, length, repeats), strict=True):
         count = sum(leaf.size for leaf in jax.tree.leaves(one.params))
         models.append(
             {
                 "name": str(path),
                 "parameters": count,
                 "bytes": 4 * count,
-                "flops_per_token": _forward_flops(one.model, length),
+                # Of the encoder alone, as the forward pass is timed without the MLM head.
+                "flops_per_token": flops_per_token(one.config, length, predicted=0.0)["total"] / 3.0,
                 "latency_ms": {str(batch): 1000 * value for batch, value in seconds.items()},
                 "sequences_per_second": BATCHES[-1] / seconds[BATCHES[-1]],
-                **quality,
+                **_quality(one, held_out),
             }
         )
     return {"models": models, "tokens_per_sequence": length, "ratios": [_ratio(model, models[0]) for model in models]}
-
-
-def _forward_flops(model: ModelConfig, length: int) -> float:
-    """Of the encoder alone, as the forward pass is timed without the MLM head."""
-    data = replace(Config().data, seq_len=length)
-    parts = metrics.flops_per_token(model, data)
-    return (parts["total"] - parts["mlm_head"]) / 3.0
 
 
 def _speeds(models: list[Loaded], length: int, repeats: int) -> list[dict[int, float]]:
@@ -78,38 +75,39 @@ def _speeds(models: list[Loaded], length: int, repeats: int) -> list[dict[int, f
     return [{batch: statistics.median(values) for batch, values in one.items()} for one in times]
 
 
-def _qualities(paths: list[Path], found: list[pretrained.Pretrained]) -> list[dict[str, float | None]]:
-    """Loss and accuracy of the masked words of held-out text, for each model."""
-    nothing: dict[str, float | None] = {"mlm_loss": None, "mlm_accuracy": None}
+def _held_out(paths: list[Path]) -> tuple[Config, Tokenizer, Prepared] | None:
+    """The config, tokenizer and data set of the first work directory that has one."""
     for path in paths:
         try:
             config = workdir.load_config(path)
-            tokens, prepared = inputs.open_data(config, path)
-            break
+            return config, *open_data(config, path)
         except UserError:  # no work directory, or one without its data set
             continue
-    else:
-        return [nothing] * len(paths)
-    qualities = []
-    for one in found:
-        same = one.tokenizer is not None and one.tokenizer.digest == tokens.digest
-        fits = config.data.seq_len <= one.model.max_positions and not (config.data.pairs and one.model.token_types == 1)
-        if not (same and fits and "mlm_head" in one.heads):
-            qualities.append(nothing)
-            continue
-        held_out = objective.held_out(replace(config.objective, pair=0.0))
-        asked = override(
-            config,
-            model=asdict(replace(one.model, attention="auto")),
-            objective=vars(held_out),
-            teacher=vars(TeacherConfig()),
-            mesh=vars(MeshConfig()),
-        )
-        mesh = sharding.make_mesh(asked.mesh, jax.devices()[:1])
-        params = jax.device_put(one.params, param_shardings(asked.model, mesh))
-        values = make_evaluate(asked, mesh, tokens, prepared)(params)
-        qualities.append({name: values[name] for name in nothing})
-    return qualities
+    return None
+
+
+def _quality(model: Loaded, held_out: tuple[Config, Tokenizer, Prepared] | None) -> dict[str, float | None]:
+    """Loss and accuracy of the masked words of held-out text; None where the model cannot be asked about it."""
+    names = ("mlm_loss", "mlm_accuracy")
+    if held_out is None or "mlm_head" not in model.heads:
+        return dict.fromkeys(names)
+    config, tokenizer, prepared = held_out
+    same = model.tokenizer is not None and model.tokenizer.digest == tokenizer.digest
+    long_enough = config.data.seq_len <= model.config.max_positions
+    if not (same and long_enough) or (config.data.pairs and model.config.token_types == 1):
+        return dict.fromkeys(names)
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    values = evaluator(
+        forward(model.config, model.compute),
+        {"mlm": (1.0, TERMS["mlm"])},
+        replace(config.data, batch_size=config.data.batch_size // config.optim.accumulate),
+        tokenizer,
+        prepared,
+        mesh,
+        seed=config.run.seed,
+        rows=config.run.eval_rows,
+    )(jax.device_put(model.params, param_shardings(model.config, mesh)))
+    return {name: values[name] for name in names}
 
 
 def _ratio(model: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

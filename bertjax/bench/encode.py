@@ -6,17 +6,18 @@ to quote is the ratio of neighbouring runs.
 Shape letters: B rows, L positions of a row.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bertjax.trained import inference
+from bertjax.bench import torch_peer
 from bertjax.errors import ConfigError
+from bertjax.trained import inference
 
 ROWS = 32
 LENGTH = 128
@@ -32,22 +33,19 @@ def bench(path: Path, texts: list[str], *, peer: str, repeats: int) -> dict[str,
     """
     if not texts:
         raise ConfigError("bertjax bench encode: no texts; give them on standard input, one a line")
+    encode, hidden = torch_peer.encoder(path) if peer else (None, None)
     loaded = inference.load(path)
     length = min(LENGTH, loaded.config.max_positions)
     tokens_BL = np.random.default_rng(0).integers(0, loaded.config.vocab_size, (ROWS, length))
-    sides: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "bertjax": (lambda: loaded.encode_text(texts), lambda: loaded(tokens_BL, outputs=("hidden",)))
-    }
-    if peer:
-        sides[peer] = _torch(path, texts, tokens_BL)
-    counts = {"texts": len(texts), "rows": ROWS}
-    return {
-        name: _pairs({side: calls[i] for side, calls in sides.items()}, counts[name], repeats)
-        for i, name in enumerate(counts)
-    }
+    on_texts: dict[str, Callable[[], Any]] = {"bertjax": partial(loaded.encode_text, texts)}
+    on_rows: dict[str, Callable[[], Any]] = {"bertjax": partial(loaded, tokens_BL, outputs=("hidden",))}
+    if encode and hidden:
+        on_texts[peer], on_rows[peer] = partial(encode, texts), partial(hidden, tokens_BL)
+    return {"texts": _timed(on_texts, len(texts), repeats), "rows": _timed(on_rows, ROWS, repeats)}
 
 
-def _pairs(calls: dict[str, Callable[[], Any]], count: int, repeats: int) -> dict[str, Any]:
+def _timed(calls: dict[str, Callable[[], Any]], count: int, repeats: int) -> dict[str, Any]:
+    """Each side's call in turn, of which bertjax's is the first."""
     first = {side: _seconds(call) for side, call in calls.items()}
     times: dict[str, list[float]] = {side: [] for side in calls}
     for _ in range(repeats):
@@ -65,30 +63,3 @@ def _seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _torch(path: Path, texts: list[str], tokens_BL: np.ndarray) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    try:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError as error:
-        raise ConfigError("--peer=torch: needs the extra, `pip install 'bertjax[hf]'`") from error
-    if not (path / "model.safetensors").is_file():
-        raise ConfigError(f"--peer=torch: {path} is no Hugging Face directory; make one with `bertjax export`")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA takes
-    model, words = AutoModel.from_pretrained(path).train(False), AutoTokenizer.from_pretrained(path)
-
-    @torch.inference_mode()
-    def encode() -> None:
-        for start in range(0, len(texts), ROWS):
-            batch = words(texts[start : start + ROWS], padding=True, truncation=True, return_tensors="pt")
-            mask_BL1 = batch["attention_mask"][:, :, None]
-            (model(**batch).last_hidden_state * mask_BL1).sum(1) / mask_BL1.sum(1)
-
-    rows_BL = torch.from_numpy(tokens_BL)
-
-    @torch.inference_mode()
-    def hidden() -> None:
-        model(input_ids=rows_BL, attention_mask=torch.ones_like(rows_BL))
-
-    return encode, hidden

@@ -1,17 +1,15 @@
 """What a configuration costs, before it runs: parameters by part, FLOPs, memory. From shapes alone, at any size."""
 
 import math
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from bertjax import batch
 from bertjax.config.schema import Config
-from bertjax.train.metrics import flops_per_token
-from bertjax.model.network import Pretrainer
+from bertjax.model.cost import flops_per_token, predicted_share
+from bertjax.model.heads import HEADS
+from bertjax.model.network import abstract_params
 
 
 def info(config: Config) -> dict[str, Any]:
@@ -20,16 +18,13 @@ def info(config: Config) -> dict[str, Any]:
     Memory is of the whole state in float32: parameters, two moments, gradients; activations are not in it. Under
     mesh.fsdp each device holds its share.
     """
-    fields = batch.spec(config.data, rows=1)
-    example = {name: jax.ShapeDtypeStruct(f.shape, f.dtype) for name, f in fields.items()}
-    variables = jax.eval_shape(partial(Pretrainer(config.model).init, jax.random.key(0)), example)
-    params = nn.meta.unbox(variables)["params"]
-    counts = {part: _count(params.get(part, {})) for part in ("encoder", "pooler", "mlm_head", "pair_head")}
+    params = abstract_params(config.model)
+    counts = {part: _count(params.get(part, {})) for part in ("encoder", *HEADS)}
     total = sum(counts.values())
-    size = jnp.dtype(jnp.float32).itemsize
+    size = np.dtype(np.float32).itemsize
     return {
         "parameters": counts | {"total": total},
-        "flops_per_token": flops_per_token(config.model, config.data),
+        "flops_per_token": flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data)),
         "memory_bytes": {"parameters": size * total, "optimizer": 2 * size * total, "gradients": size * total},
     }
 

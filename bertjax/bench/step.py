@@ -2,8 +2,6 @@
 
 Each side lives in a process of its own and only one works at a time, A B A B, so that a drift of the machine's speed
 meets both: the figure to quote is the ratio of neighbouring runs.
-
-Shape letters: B rows, L positions of a row, P prediction slots.
 """
 
 import multiprocessing
@@ -17,21 +15,21 @@ from typing import Any
 import numpy as np
 
 from bertjax import batch
+from bertjax.bench import torch_peer
 from bertjax.config.schema import Config
-from bertjax.errors import ConfigError
-
-Batch = dict[str, np.ndarray]
+from bertjax.errors import UserError
 
 
 def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
     """Time `repeats` training steps, after two that are not counted; with `peer` = "torch" in turn with that model.
 
     Returns for each side `seconds` (median), `fastest`, `slowest` and `tokens_per_second`, and `ratio`, the median of
-    bertjax's speed over the peer's, pair by pair. Raises ConfigError if the peer cannot do the same work.
+    bertjax's speed over the peer's, pair by pair. Raises ConfigError for a config that cannot train here, or whose
+    work the peer cannot do.
     """
     if peer:
-        _check_peer(config)
-    sides = {"bertjax": _bertjax_step} | ({"torch": _torch_step} if peer else {})
+        torch_peer.check_step(config)
+    sides = {"bertjax": _bertjax_step} | ({peer: _torch_step} if peer else {})
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         connections = {}
@@ -41,7 +39,9 @@ def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
             process.start()
             theirs.close()  # so that a side that fails is seen, and not waited for
             stack.callback(process.terminate)
-            connections[name].recv()  # built and warm, before the other side starts
+            ready = connections[name].recv()  # built and warm, before the other side starts
+            if isinstance(ready, UserError):
+                raise ready
         times: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(repeats):
             for name, connection in connections.items():
@@ -63,27 +63,24 @@ def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
     return result
 
 
-def synthetic(config: Config) -> Batch:
-    """Full rows of random tokens: every slot is predicted, every example has a pair label."""
-    rng = np.random.default_rng(config.run.seed)
-    B, L, P, K = config.data.batch_size, config.data.seq_len, config.data.max_predictions, config.data.packing
-    rows: Batch = {name: np.zeros(field.shape, field.dtype) for name, field in batch.spec(config.data).items()}
-    rows["tokens"][:] = rng.integers(5, config.model.vocab_size, size=(B, L))
-    size = -(-L // K)  # of each example of a row
-    rows["segments"][:] = 1 + np.arange(L) // size
-    rows["positions"][:] = np.arange(L) % size
-    rows["token_types"][:] = (np.arange(L) % size >= size // 2) if config.model.token_types else 0
-    rows["pair_positions"][:] = np.arange(K) * size
-    rows["mlm_positions"][:] = np.sort(rng.permuted(np.tile(np.arange(L), (B, 1)), axis=1)[:, :P], axis=1)
-    rows["mlm_labels"][:] = rng.integers(5, config.model.vocab_size, size=(B, P))
-    rows["mlm_weights"][:] = 1.0
-    rows["pair_labels"][:] = rng.integers(0, 2, size=(B, K))
-    rows["pair_weights"][:] = 1.0
-    return rows
+def table(result: dict[str, Any]) -> str:
+    """The same for a person: a line for each side, and the ratio."""
+    lines = [
+        f"{side:<8} " + "  ".join(f"{name} {value:,.3f}" for name, value in numbers.items())
+        for side, numbers in result.items()
+        if side != "ratio"
+    ]
+    if "ratio" in result:
+        lines.append(f"bertjax is {result['ratio']:.3f} times as fast, median of the pairs")
+    return "\n".join(lines)
 
 
 def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connection: Connection) -> None:
-    step = make(config)
+    try:
+        step = make(config)
+    except UserError as error:
+        connection.send(error)
+        return
     for _ in range(2):  # the first compiles
         step()
     connection.send("ready")
@@ -96,77 +93,39 @@ def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connect
 def _bertjax_step(config: Config) -> Callable[[], None]:
     import jax
 
+    from bertjax.model import attention
     from bertjax.parallel import sharding
-    from bertjax.tasks import teacher
-    from bertjax.train.step import init_state, make_train_step
+    from bertjax.tasks import distill, teacher
+    from bertjax.tasks.pretrain import pretraining
+    from bertjax.train.optim import make_optimizer
+    from bertjax.train.state import init_state
+    from bertjax.train.step import make_train_step
 
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check(config, mesh)
-    train_step = make_train_step(config, mesh, teacher.load(config, None, mesh))
-    rows = sharding.put_batch(synthetic(config), mesh)
-    state = init_state(config, mesh)
+    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
+    attention.check(config.model, config.compute, [config.data.seq_len], mesh.devices.flat[0].platform)
+    rows = sharding.put_batch(_rows(config), mesh)
+    task = pretraining(config, batches=lambda row: iter(()))
+    if config.teacher.path:
+        task = distill.distilled(task, config, teacher.load(config, None, mesh))
+    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    state = init_state(task.init, optimizer, mesh, seed=config.run.seed)
+    train_step = make_train_step(
+        task.forward, task.terms, optimizer, mesh, seed=config.run.seed, accumulate=config.optim.accumulate
+    )
 
     def step() -> None:
         nonlocal state
-        state, metrics = train_step(state, rows)
-        jax.block_until_ready((state, metrics))
+        state, values = train_step(state, rows)
+        jax.block_until_ready((state, values))
 
     return step
-
-
-def _check_peer(config: Config) -> None:
-    m = config.model
-    if m.share != "none" or m.embedding_size != m.hidden_size or not (m.token_types and m.pair_head):
-        raise ConfigError("--peer=torch: compares BERT with both heads; name a recipe of configs/bert.py")
-    o = config.optim
-    if o.name != "adamw" or o.accumulate != 1 or m.dtype != "float32" or config.data.packing != 1:
-        fix = "leave those at their defaults"
-        raise ConfigError(f"--peer=torch: compares float32 AdamW without accumulation or packing; {fix}")
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("--peer=torch: needs the extra, `pip install 'bertjax[hf]'`") from error
 
 
 def _torch_step(config: Config) -> Callable[[], None]:
-    """Hugging Face's `BertForPreTraining` with torch's AdamW and gradient clipping, as its users run it."""
-    import torch
-    from transformers import BertConfig, BertForPreTraining
+    return torch_peer.training_step(config.model, config.optim, _rows(config))
 
-    m, rows = config.model, synthetic(config)
-    model = BertForPreTraining(
-        BertConfig(
-            vocab_size=m.vocab_size,
-            hidden_size=m.hidden_size,
-            num_hidden_layers=m.num_layers,
-            num_attention_heads=m.num_heads,
-            intermediate_size=m.ffn_size,
-            hidden_act={"gelu_tanh": "gelu_new", "gelu_erf": "gelu", "relu": "relu"}[m.activation],
-            hidden_dropout_prob=m.dropout,
-            attention_probs_dropout_prob=m.attention_dropout,
-            max_position_embeddings=m.max_positions,
-            type_vocab_size=m.token_types,
-        )
-    ).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay)
-    labels_BL = np.full_like(rows["tokens"], -100)
-    np.put_along_axis(labels_BL, rows["mlm_positions"], rows["mlm_labels"], axis=1)
-    inputs = {
-        "input_ids": rows["tokens"],
-        "token_type_ids": rows["token_types"],
-        "attention_mask": rows["segments"],
-        "labels": labels_BL,
-        "next_sentence_label": rows["pair_labels"][:, 0],
-    }
-    tensors = {name: torch.from_numpy(array).long() for name, array in inputs.items()}
 
-    def step() -> None:
-        loss = model(**tensors).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()
-
-    return step
+def _rows(config: Config) -> dict[str, np.ndarray]:
+    vocab_size, token_types = config.model.vocab_size, config.model.token_types
+    return batch.synthetic(config.data, vocab_size=vocab_size, token_types=token_types, seed=config.run.seed)

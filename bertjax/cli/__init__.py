@@ -1,0 +1,9 @@
+"""`bertjax COMMAND`: from the command line to one call of the package, and from an error to a line and an exit code.
+
+main       which command, the help, exit codes
+commands   the table of commands: what each runs, its help, the flags it takes
+arguments  the command line -> the values of those flags, and every mistake in it
+overrides  a recipe, or the config of a run, with what the command line changes in it
+
+Imports everything, and only inside the functions that run: `bertjax --help` must be quick.
+"""

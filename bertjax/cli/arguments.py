@@ -1,132 +1,197 @@
-"""The command line -> a validated config and the other arguments. Every mistake in it is in one report."""
+"""The command line -> a validated config and the values of a command's flags. Every mistake in it is in one report."""
 
+import difflib
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from absl import flags
-
-from bertjax.config.recipe import default, from_dict, to_dict
-from bertjax.config.schema import Config
+from bertjax.cli.overrides import Overrides, configured, kinds
 from bertjax.errors import ConfigError, UserError
-from bertjax.train.workdir import load_config
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What the command line says beside the config."""
+class Flag:
+    """A flag of a command, `--name=FORM`, or `--name` alone where `form` is empty: a switch, False unless given.
 
-    workdir: Any  # Path; None where it is not given and not needed
-    json: bool
-    html: str
-    out: str
-    seconds: float
-    runner: str
-    beam_options: list[str]
-    top: int
-    peer: str
-    repeats: int
-    texts: list[str]
+    `read` makes the value of the text, and raises ValueError saying what the text must be.
+    """
+
+    name: str
+    form: str
+    meaning: str
+    read: Callable[[str], Any] = str
+    default: Any = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a command takes beside its flags: at least `least` words, and at most `most` unless that is None."""
+
+    form: str
+    meaning: str
+    least: int = 0
+    most: int | None = None
 
 
 @dataclass(frozen=True)
 class Takes:
-    """Which arguments a command takes."""
+    """What a command takes; `config` "saved": without --config, the one that the run in --workdir was started with."""
 
-    workdir: bool = True  # needs --workdir
-    config: str = "recipe"  # "saved": without --config, the one that the run in --workdir was started with; "none"
-    texts: bool = False  # takes arguments that are no flags
+    config: Literal["recipe", "saved", "none"] = "recipe"
+    flags: tuple[Flag, ...] = ()
+    words: Words | None = None
+
+    @property
+    def named(self) -> dict[str, Flag]:
+        """Every flag by its name, --config among them."""
+        meaning = "the recipe, as configs/bert.py:tiny"
+        meaning += "; WORKDIR/config.json if there is none" if self.config == "saved" else ""
+        recipe = Flag("config", "FILE.py[:ARGUMENT]", meaning, required=self.config == "recipe")
+        return {flag.name: flag for flag in ((recipe,) if self.config != "none" else ()) + self.flags}
 
 
-def parse(argv: list[str], takes: Takes) -> tuple[Config, Arguments]:
-    """The validated config and the other arguments; every mistake in overrides and values is in one report."""
-    argv = _joined(argv)
-    plain = [a for a in argv if not a.startswith(("--config.", "-config."))]
-    overrides = [a for a in argv if a not in plain]
-    flag_values, rest = _flags(plain, takes)  # without a recipe that loads, nothing else can be checked
-    errors, good = [], []
-    if takes.workdir and not flag_values.workdir:
-        errors.append("--workdir: is missing; name the directory of the run, --workdir=runs/NAME")
-    if "://" in flag_values.workdir:
-        errors.append(f"--workdir={flag_values.workdir}: must be a local or mounted directory")
-    if rest and not takes.texts:
-        errors.append(f"{rest[0]}: unexpected argument; flags begin with --")
-    for override in overrides:
+def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The value of each flag by name, with `config` as a validated `Config` and `words`, for commands that take them.
+
+    `taken_by` names the commands that take a flag, for the message about a flag that this one does not take. Raises
+    ConfigError with a line for each mistake in flags, overrides and values.
+    """
+    pairs, words = _split(argv, switches={name for name, flag in takes.named.items() if not flag.form})
+    errors: list[str] = []
+    overrides = [pair for pair in pairs if "config" in takes.named and pair[0].startswith("config.")]
+    values = _values([pair for pair in pairs if pair not in overrides], takes, taken_by, errors)
+    if takes.words:
+        values["words"] = words
+    _check_words(words, takes.words, errors)
+    if "config" in takes.named and (values["config"] is not None or not errors):
         try:
-            _flags([*plain, override], takes)
-            good.append(override)
-        except ConfigError as error:
+            values["config"] = configured(values["config"], values.get("workdir"), overrides)
+        except UserError as error:
             errors.append(str(error))
-    flag_values, rest = _flags([*plain, *good], takes)
-    try:
-        config = from_dict(flag_values.config)
-    except ConfigError as error:
-        errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
-    v = flag_values
-    return config, Arguments(
-        workdir=Path(v.workdir).expanduser() if v.workdir else None,
-        json=v.json,
-        html=v.html,
-        out=v.out,
-        seconds=v.seconds,
-        runner=v.runner,
-        beam_options=v.beam_options.split(),
-        top=v.top,
-        peer=v.peer,
-        repeats=v.repeats,
-        texts=rest,
-    )
+    return values
 
 
-def _joined(argv: list[str]) -> list[str]:
-    """`--workdir DIR` and `--config FILE` in the form with an equals sign."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--workdir", "--config") and not word.startswith("-"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least `least`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"must be a whole number of at least {least}")
+        return int(text)
+
+    return read
 
 
-def _flags(argv: list[str], takes: Takes) -> tuple[flags.FlagValues, list[str]]:
-    """Parse with absl and ml_collections, whose exceptions are of many types; returns the flags and the other words."""
-    from ml_collections import ConfigDict, config_flags
-
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
-    flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=values)
-    flags.DEFINE_string("out", "", "Directory or picture to write.", flag_values=values)
-    flags.DEFINE_string("html", "", "File for the report as a page.", flag_values=values)
-    flags.DEFINE_enum("runner", "local", ["local", "beam"], "What runs the preparation.", flag_values=values)
-    flags.DEFINE_string("beam_options", "", "Pipeline options for Beam.", flag_values=values)
-    flags.DEFINE_enum("peer", "", ["", "torch"], "Model to time in turn.", flag_values=values)
-    flags.DEFINE_integer("repeats", 10, "Steps to time.", lower_bound=1, flag_values=values)
-    flags.DEFINE_float("seconds", 10.0, "How long to time.", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_integer("top", 5, "Choices for each [MASK].", lower_bound=1, flag_values=values)
-    words = ["bertjax", *argv]
-    workdirs = [a.split("=", 1)[1] for a in argv if a.startswith("--workdir=")]
+def seconds(text: str) -> float:
+    """Reads a time above 0."""
     try:
-        if any(a.startswith("--config=") for a in argv):
-            config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-        elif takes.config == "none":
-            config_flags.DEFINE_config_dict("config", default(), flag_values=values, sys_argv=words)
-        elif takes.config == "saved" and workdirs:
-            saved = ConfigDict(to_dict(load_config(Path(workdirs[-1]).expanduser())))
-            config_flags.DEFINE_config_dict("config", saved, flag_values=values, sys_argv=words)
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return value
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Reads one of these."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
+        return text
+
+    return read
+
+
+def directory(text: str) -> Path:
+    """Reads a directory of this machine, which need not exist."""
+    if not text or "://" in text:
+        raise ValueError("must be a local or mounted directory")
+    return Path(text).expanduser()
+
+
+def new_file(*endings: str) -> Callable[[str], Path]:
+    """Reads a file to write, in a folder that exists, so that no work is lost at its end."""
+
+    def read(text: str) -> Path:
+        path = Path(text).expanduser()
+        if endings and path.suffix not in endings:
+            raise ValueError(f"must end in {' or '.join(endings)}")
+        if not path.parent.is_dir():
+            raise ValueError(f"the folder {path.parent} does not exist; create it, or name another")
+        if not text or path.is_dir():
+            raise ValueError("must be a file")
+        return path
+
+    return read
+
+
+def _split(argv: list[str], *, switches: set[str]) -> tuple[Overrides, list[str]]:
+    """The flags, with their values after an equals sign or as the next argument, and the words beside them."""
+    pairs: Overrides = []
+    words: list[str] = []
+    rest = deque(argv)
+    while rest:
+        argument = rest.popleft()
+        if argument == "--":
+            return pairs, [*words, *rest]
+        name, equals, value = argument[2:].partition("=")
+        if not argument.startswith("--"):
+            words.append(argument)
+        elif equals:
+            pairs.append((name, value))
+        elif name in switches or not rest or rest[0].startswith("--"):
+            pairs.append((name, None))
         else:
-            raise ConfigError("--config: is missing; name a recipe, for example --config=configs/quickstart.py")
-        rest = values(words)[1:]
-        values.config.lock()  # reading it is what loads the recipe
-    except UserError:
-        raise
-    except Exception as error:  # a recipe is code and may raise anything
-        # The cause is the last line, even where ml_collections puts a whole traceback into the message; and overrides
-        # are tried one by one, so the last is the one that is wrong.
-        text = str(error).replace("\\n", "\n").strip() or type(error).__name__
-        text = text[1:-1] if text[0] in "'\"" and text[0] == text[-1] else text
-        named = [] if isinstance(error, flags.UnrecognizedFlagError) else [a for a in argv if a.startswith("--config")]
-        raise ConfigError(": ".join([*named[-1:], text.splitlines()[-1].strip()])) from error
-    return values, rest
+            pairs.append((name, rest.popleft()))
+    return pairs, words
+
+
+def _values(pairs: Overrides, takes: Takes, taken_by: Mapping[str, list[str]], errors: list[str]) -> dict[str, Any]:
+    values = {name: flag.default if flag.form else False for name, flag in takes.named.items()}
+    given: set[str] = set()
+    for name, text in pairs:
+        flag = takes.named.get(name)
+        if flag is None:
+            errors.append(f"--{name}: {_unknown(name, takes, taken_by)}")
+        elif name in given:
+            errors.append(f"--{name}: is given twice; give it once")
+        elif flag.form and text is None:
+            errors.append(f"--{name}: needs a value, --{name}={flag.form}")
+        elif not flag.form and text is not None:
+            errors.append(f"--{name}={text}: takes no value; give --{name}")
+        else:
+            try:
+                values[name] = True if text is None else flag.read(text)
+            except ValueError as error:
+                errors.append(f"--{name}={text}: {error}")
+        given.add(name)
+    if given <= takes.named.keys():  # one that is not known may be the one that is missing, misspelt
+        for name, flag in takes.named.items():
+            if flag.required and name not in given:
+                errors.append(f"--{name}: is missing; give --{name}={flag.form}, {flag.meaning}")
+    return values
+
+
+def _unknown(name: str, takes: Takes, taken_by: Mapping[str, list[str]]) -> str:
+    others = taken_by.get(name.split(".")[0])
+    if others:
+        return f"is not for this command, but for {', '.join(f'`bertjax {other}`' for other in others)}"
+    fields = kinds() if "config" in takes.named else {}
+    known = {path.split(".")[1]: f"--config.{path}" for path in fields} | {flag: f"--{flag}" for flag in takes.named}
+    near = difflib.get_close_matches(name, known, n=1)
+    return "there is no such flag; " + (f"did you mean {known[near[0]]}?" if near else "--help lists those that exist")
+
+
+def _check_words(words: list[str], wanted: Words | None, errors: list[str]) -> None:
+    most = wanted.most if wanted else 0
+    if most is not None and len(words) > most:
+        errors.append(f"{words[most]}: unexpected argument; flags begin with --")
+    elif wanted and len(words) < wanted.least:
+        errors.append(f"{wanted.form}: is missing; name {wanted.meaning}")

@@ -1,0 +1,11 @@
+"""Model directories of Hugging Face transformers, in and out.
+
+names        tables: how each family names its parameters and the fields of its config.json
+safetensors  JSON and safetensors files, checked before they are used
+weights      our parameters and their tensors
+tokenizers   the files of the tokenizer
+card         the model card
+directory    the way in: `read` and `write` a whole directory
+
+Imports `config`, `storage`, `data` (for the tokenizer) and `model`. transformers itself is never imported.
+"""

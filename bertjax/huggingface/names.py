@@ -10,6 +10,7 @@ from typing import Any
 
 from bertjax.config.schema import ModelConfig
 from bertjax.errors import CheckpointError, ConfigError
+from bertjax.model.heads import HEADS
 
 FAMILIES = ("bert", "roberta", "albert", "distilbert")
 """`model_type`, in the order of the columns."""
@@ -44,7 +45,7 @@ REQUIRED = {
 }
 """Fields that may say nothing else: it would be a function that `bertjax.model.network` does not compute."""
 MAX_LAYERS = 1000
-PAD = (0, 1, 0, 0)
+PAD = dict(zip(FAMILIES, (0, 1, 0, 0), strict=True))
 """`pad_token_id` of each family where config.json says nothing."""
 
 WORD, POSITION, TO_HIDDEN = (f"encoder/embeddings/{name}" for name in ("word", "position", "to_hidden"))
@@ -69,7 +70,7 @@ LAYER = {  # what follows it, in the same columns
     "ffn/down": ("output.dense", "ffn_output", "ffn.lin2"),
     "ffn/norm": ("output.LayerNorm", "full_layer_layer_norm", "output_layer_norm"),
 }
-HEADS = {  # a column for each family; never with a prefix
+HEAD = {  # a column for each family; never with a prefix
     "mlm_head/dense": ("cls.predictions.transform.dense", "lm_head.dense", "predictions.dense", "vocab_transform"),
     "mlm_head/norm": (
         "cls.predictions.transform.LayerNorm",
@@ -82,24 +83,24 @@ HEADS = {  # a column for each family; never with a prefix
 }
 DECODERS = ("cls.predictions.decoder", "lm_head.decoder", "predictions.decoder", "vocab_projector")
 """Its weight is the word table, and its bias that of the MLM head: second names of these tensors."""
-CLASSIFIERS = (
-    ("classifier",),
-    ("classifier.dense", "classifier.out_proj"),
-    ("classifier",),
-    ("pre_classifier", "classifier"),
-)
+CLASSIFIER = {
+    "bert": ("classifier",),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+    "albert": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+}
 """The layers of the head of *ForSequenceClassification; the last has a row for each label."""
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants that old versions saved."""
 
 
-def names(family: str) -> dict[str, str]:
+def tensor_names(family: str) -> dict[str, str]:
     """Parameter, or module of a kernel (or scale) and a bias -> name without prefix; {} is the layer or group."""
     column = FAMILIES.index(family)
     body = max(0, column - 1)
     found = {path: row[body] for path, row in ENCODER.items()}
     found |= {f"encoder/groups/{path}": LAYERS[body] + row[body] for path, row in LAYER.items()}
-    found |= {path: row[column] for path, row in HEADS.items()}
+    found |= {path: row[column] for path, row in HEAD.items()}
     return {path: name for path, name in found.items() if name}
 
 
@@ -107,7 +108,7 @@ def plain_name(family: str, name: str) -> str:
     """A stored name as the tables have it: without prefix, of today, and the first of two tied tensors."""
     column = FAMILIES.index(family)
     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name.removeprefix(f"{family}.")))
-    tied = {f"{DECODERS[column]}.weight": ENCODER[WORD][0], f"{DECODERS[column]}.bias": HEADS["mlm_head/bias"][column]}
+    tied = {f"{DECODERS[column]}.weight": ENCODER[WORD][0], f"{DECODERS[column]}.bias": HEAD["mlm_head/bias"][column]}
     return tied.get(name, name)
 
 
@@ -121,13 +122,13 @@ def first_position(family: str, pad: int) -> int:
     return pad + 1 if family == "roberta" else 0
 
 
-def choose(model: ModelConfig) -> str:
+def choose(config: ModelConfig) -> str:
     """The family that holds a model of this structure. Raises ConfigError naming the field that none can hold."""
-    if model.token_types == 0:
-        rules = {
-            "pooler": (model.pooler, False),
-            "embedding_size": (model.embedding_size, model.hidden_size),
-            "layer_norm_eps": (model.layer_norm_eps, 1e-12),
+    if config.token_types == 0:
+        rules: dict[str, tuple[Any, Any]] = {
+            "heads": (config.heads, ("mlm_head",)),
+            "embedding_size": (config.embedding_size, config.hidden_size),
+            "layer_norm_eps": (config.layer_norm_eps, 1e-12),
         }
         for field, (value, only) in rules.items():
             if value != only:
@@ -136,43 +137,43 @@ def choose(model: ModelConfig) -> str:
                     f" {only}; this model cannot be exported"
                 )
         return "distilbert"
-    shared = model.share == "all" and model.copies < model.num_layers
-    if shared or model.embedding_size < model.hidden_size:
+    shared = config.share == "all" and config.copies < config.num_layers
+    if shared or config.embedding_size < config.hidden_size:
         return "albert"
     # RoBERTa's MLM head computes the erf form whatever hidden_act says.
-    roberta = model.token_types == 1 and not model.pair_head and model.activation == "gelu_erf"
-    return "roberta" if roberta else "bert"
+    fits = config.token_types == 1 and "pair_head" not in config.heads and config.activation == "gelu_erf"
+    return "roberta" if fits else "bert"
 
 
-def to_json(family: str, model: ModelConfig, pad: int) -> dict[str, Any]:
+def to_json(family: str, config: ModelConfig, pad: int) -> dict[str, Any]:
     """config.json of a model that shares nothing, or whole layers in ALBERT; `pad` is the id of the padding."""
     column = FAMILIES.index(family)
     class_name = ("Bert", "Roberta", "Albert", "DistilBert")[column] + "For"
-    class_name += "PreTraining" if model.pair_head else "MaskedLM"
+    class_name += "PreTraining" if "pair_head" in config.heads else "MaskedLM"
     values: dict[str, Any] = {"architectures": [class_name], "model_type": family}
     for field, (common, distil, defaults) in FIELDS.items():
         if defaults[column] is not None:
-            values[distil if family == "distilbert" else common] = getattr(model, field)
+            values[distil if family == "distilbert" else common] = getattr(config, field)
     values["max_position_embeddings"] += first_position(family, pad)
     activation = FIELDS["activation"][family == "distilbert"]
-    values[str(activation)] = next(name for name, ours in ACTIVATIONS.items() if ours == model.activation)
+    values[str(activation)] = next(name for name, ours in ACTIVATIONS.items() if ours == config.activation)
     if has(family, "num_groups"):
-        values |= {"num_hidden_groups": model.copies, "inner_group_num": 1}
+        values |= {"num_hidden_groups": config.copies, "inner_group_num": 1}
     return values | {"tie_word_embeddings": True, "pad_token_id": pad}
 
 
-def notes(family: str, model: ModelConfig, held: ModelConfig) -> list[str]:
-    """Where the model as the family holds it (`held`) is not the trained one (`model`), or not in training."""
+def notes(family: str, config: ModelConfig, held: ModelConfig) -> list[str]:
+    """Where the model as the family holds it (`held`) is not the trained one (`config`), or not in training."""
     found = []
-    if held.share != model.share:
-        part = "whole layers were" if model.share == "all" else f"the {model.share} parts of the layers were"
+    if held.share != config.share:
+        part = "whole layers were" if config.share == "all" else f"the {config.share} parts of the layers were"
         found.append(f"In pretraining {part} shared; here each layer has its own copy. The function is the same.")
-    if TO_HIDDEN in names(family):
-        if model.embedding_size == model.hidden_size:
+    if TO_HIDDEN in tensor_names(family):
+        if config.embedding_size == config.hidden_size:
             found.append("`embedding_hidden_mapping_in` is the identity: the model has no such product.")
         found.append("In training, transformers' ALBERT drops the input of the pair head, and no feed-forward output.")
-    if model.dropout > 0 and model.attention_output_dropout == (family == "distilbert"):
-        does = "does not drop" if model.attention_output_dropout else "drops"
+    if config.dropout > 0 and config.attention_output_dropout == (family == "distilbert"):
+        does = "does not drop" if config.attention_output_dropout else "drops"
         found.append(f"In training, transformers {does} the output of attention, unlike in pretraining.")
     return found
 
@@ -182,7 +183,7 @@ def from_json(path: Path, family: str, values: dict[str, Any]) -> tuple[ModelCon
     position table that is position 0. Raises CheckpointError with a line for each wrong field.
     """
     fields, errors = _fields(family, values)
-    pad, position_0 = values.get("pad_token_id", PAD[FAMILIES.index(family)]), 0
+    pad, position_0 = values.get("pad_token_id", PAD[family]), 0
     if type(pad) is int and pad >= 0:
         position_0 = first_position(family, pad)
     elif family == "roberta":
@@ -204,8 +205,8 @@ def from_json(path: Path, family: str, values: dict[str, Any]) -> tuple[ModelCon
         fields |= {"share": "all", "num_groups": groups}
     if family == "distilbert":
         fields |= {"token_types": 0, "attention_output_dropout": False}
-    parts = names(family)
-    fields |= {"pooler": "pooler" in parts, "pair_head": "pair_head/dense" in parts}
+    parts = {path.partition("/")[0] for path in tensor_names(family)}
+    fields["heads"] = tuple(head for head in HEADS if head in parts)
     return ModelConfig(**({"embedding_size": fields["hidden_size"]} | fields)), position_0
 
 

@@ -1,4 +1,4 @@
-"""Reading files that somebody else made: JSON and safetensors, checked before they are used. Nothing is executed.
+"""JSON and safetensors: files that somebody else made are checked before they are used, and nothing is executed.
 
 The header of a safetensors file is read by itself first, so that names, types and shapes can be refused before any
 tensor is loaded, and a file that lies about its sizes costs nothing.
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from bertjax.errors import CheckpointError
 
@@ -103,6 +104,11 @@ def load(copies: list[Tensor]) -> np.ndarray:
                 " so a model with two cannot be read"
             )
     return first
+
+
+def dump(tensors: dict[str, np.ndarray]) -> bytes:
+    """The content of a safetensors file of these tensors, which transformers takes for one that PyTorch saved."""
+    return safetensors.numpy.save(tensors, {"format": "pt"})
 
 
 def _load(tensor: Tensor) -> np.ndarray:

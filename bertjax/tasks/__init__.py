@@ -1,7 +1,8 @@
 """What a run is for: each task is a value that the engine in `train` is given.
 
 inputs      the tokenizer and the data set of a run: made where they are missing, opened and checked where they are
-pretrain    masked words and pairs of segments
+pretrain    masked words and pairs of segments, from random weights or a trained model
+terms       their losses
 distill     a teacher beside them: it wraps the forward function and adds terms
 teacher     the model that is learnt from: opened, checked, put on the devices
 evaluate    losses and accuracies on held-out text

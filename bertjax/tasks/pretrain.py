@@ -74,7 +74,7 @@ def pretraining(
 def _from_trained(config: Config, tokenizer: Tokenizer) -> session.Begin:
     """What a new run begins with in place of `run.init_from`'s model. Raises ConfigError if it cannot."""
     source = load.load(config.run.init_from)
-    warmstart.check(source, config, tokenizer)
+    warmstart.check(source, config)
 
     def begin(fresh: Any) -> Any:
         params, told = warmstart.adapt(source, config, tokenizer, fresh)

@@ -13,7 +13,7 @@ from bertjax.config.schema import ComputeConfig, Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model.network import param_shardings
-from bertjax.trained.load import Pretrained
+from bertjax.trained.load import Trained
 from bertjax.trained.load import load as load_trained
 
 
@@ -41,13 +41,13 @@ def load(config: Config, tokenizer: Tokenizer | None, mesh: Mesh) -> Teacher:
         digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
     compute = ComputeConfig(dtype=config.teacher.dtype)
     params = jax.tree.map(lambda x: x.astype(jnp.dtype(compute.dtype)), found.params)
-    places = param_shardings(found.model, mesh)
-    return Teacher(found.model, compute, jax.device_put(params, places), f"{digest:08x}")
+    places = param_shardings(found.config, mesh)
+    return Teacher(found.config, compute, jax.device_put(params, places), f"{digest:08x}")
 
 
-def check(found: Pretrained, config: Config, tokenizer: Tokenizer | None) -> None:
+def check(found: Trained, config: Config, tokenizer: Tokenizer | None) -> None:
     """Raise ConfigError with a line for everything about the teacher that does not go with the student."""
-    m, t, o, c = config.model, found.model, config.objective, config.teacher
+    m, t, o, c = config.model, found.config, config.objective, config.teacher
     name = f"teacher.path = {c.path!r}"
     width, hidden = c.projection or m.hidden_size, o.cosine > 0.0 or o.hidden_mse > 0.0
     rules = [

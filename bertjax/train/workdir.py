@@ -32,14 +32,17 @@ def prepared_path(workdir: Path, data: DataConfig) -> Path:
 
 
 def load_config(workdir: Path) -> Config:
-    """The config that a run in `workdir` was started with. Raises ConfigError if there is none."""
+    """The config that a run in `workdir` was started with. Raises ConfigError if there is none, or it is damaged."""
     try:
         values = json.loads((workdir / CONFIG).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{workdir / CONFIG}: not found; name a recipe with --config, or another --workdir") from None
     except ValueError as error:
         raise ConfigError(f"{workdir / CONFIG}: is not JSON ({error}); restore it, or name another --workdir") from None
-    return from_dict(values)
+    try:
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{workdir / CONFIG}: {line}" for line in str(error).splitlines())) from None
 
 
 def save_config(workdir: Path, config: Config) -> None:

@@ -1,23 +1,18 @@
-"""Ask a trained encoder: which words fit into the masked places of a text.
+"""Which words fit into the masked places of a text, by a trained model.
 
-Shape letters: L positions of the row, P prediction slots, V vocabulary.
+Shape letters: B texts, P masks of a text, V vocabulary, T choices.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
-from bertjax import batch
-from bertjax.config.schema import Config
-from bertjax.data import tokenizer
-from bertjax.errors import ConfigError
-from bertjax.model.network import abstract_params, apply
-from bertjax.tasks.inputs import check_vocabulary
-from bertjax.tasks.pretrain import check_restored
-from bertjax.train import checkpoint, workdir
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.errors import CheckpointError, ConfigError, DataError
+from bertjax.trained import inference
+from bertjax.trained.inference import Loaded
 
 MASK = "[MASK]"
 
@@ -30,67 +25,80 @@ class Filled:
     choices: list[list[tuple[str, float]]]
 
 
-def fill_mask(config: Config, directory: Path, texts: list[str], *, top: int) -> list[Filled]:
-    """Fill the [MASK]s of each text by the newest checkpoint in `directory`.
+def fill_mask(path: str | Path, texts: Iterable[str], *, top: int) -> list[Filled]:
+    """Fill the [MASK]s of each text with the `top` likeliest pieces, by the model in a work or Hugging Face directory.
 
-    Raises ConfigError for a text without [MASK], with more than `data.max_predictions` of them, or longer than a row.
+    What a terminal would obey in a piece is shown as an escape. Raises ConfigError for a text without [MASK] or longer
+    than the model's positions, CheckpointError for a model without a trained MLM head, DataError for one without a
+    tokenizer, and what `inference.load` and `checked_texts` raise.
     """
-    tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
-    check_vocabulary(config, tokens)
-    rows = [_row(config, tokens, text) for text in texts]
-    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model))
-    check_restored(config, directory, restored, tokens)
+    loaded = inference.load(path)
+    if "mlm_head" not in loaded.heads:
+        raise CheckpointError(f"{path}: has no trained head for masked words; pretrain one with run.init_from = {path}")
+    if loaded.tokenizer is None:
+        raise DataError(f"{path}: has no tokenizer that bertjax reads; add the one it came with")
+    tokenizer = loaded.tokenizer
+    texts = inference.checked_texts("fill_mask", texts)
+    rows = [masked_ids(tokenizer, text) for text in texts]
+    for text, ids in zip(texts, rows, strict=True):
+        _check(text, ids, tokenizer.special.mask, loaded.config.max_positions)
+    choices: dict[int, list[list[tuple[str, float]]]] = {}
+    # Texts with as many masks and of similar length share a batch, so little is spent on padding.
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].count(tokenizer.special.mask), len(rows[i])))
+    for start in range(0, len(order), inference.ROWS):
+        chosen = order[start : start + inference.ROWS]
+        for i, logits_PV in zip(chosen, _logits([rows[i] for i in chosen], loaded, tokenizer), strict=True):
+            choices[i] = _best(logits_PV, tokenizer, top)
+    return [Filled(text, choices[i]) for i, text in enumerate(texts)]
 
-    shape = replace(config.model, attention="auto")  # whatever platform it was trained on
 
-    @jax.jit
-    def log_probs(params: Any, row: dict[str, jax.Array]) -> jax.Array:
-        return jax.nn.log_softmax(apply(shape, params, row)["mlm_logits"][0])
-
-    filled = []
-    for text, row in zip(texts, rows, strict=True):
-        log_probs_PV = np.asarray(log_probs(restored.state, row))
-        filled.append(Filled(text, _best(log_probs_PV[row["mlm_weights"][0] > 0], tokens, top)))
-    return filled
-
-
-def _row(config: Config, tokens: tokenizer.Tokenizer, text: str) -> dict[str, np.ndarray]:
-    """A batch of one row that holds [CLS] text [SEP], with a prediction slot for each [MASK]."""
-    special = tokens.special
+def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of [CLS] text [SEP], with that of the mask for each [MASK]."""
+    special = tokenizer.special
     parts = text.split(MASK)
     ids = [special.cls]
     # Encoded between the masks: a [MASK] inside a text given to the tokenizer is ordinary characters.
     # A word after a mask keeps its space, which is a part of it in byte-level BPE and means nothing in other kinds.
     spaced = [" " * (i > 0 and part[:1].isspace()) + part.strip() for i, part in enumerate(parts)]
-    encoded_n, lengths = tokens.encode_batch(spaced)
+    encoded_n, lengths = tokenizer.encode_batch(spaced)
     for i, encoded in enumerate(np.split(encoded_n, np.cumsum(lengths)[:-1])):
         glued = i > 0 and not parts[i][:1].isspace()
         # SentencePiece begins every text with a space: "[MASK]." must not become "[MASK] ." with a piece "\u2581".
-        spurious = glued and len(encoded) > 1 and tokens.pieces[encoded[0]] == "\u2581"
+        spurious = glued and len(encoded) > 1 and tokenizer.pieces[encoded[0]] == "\u2581"
         ids += ([special.mask] if i else []) + encoded[int(spurious) :].tolist()
-    ids.append(special.sep)
-    masks = len(parts) - 1
-    if not 1 <= masks <= config.data.max_predictions:
-        most = config.data.max_predictions
-        raise ConfigError(f"{text!r}: has {masks} {MASK}; put 1 to {most} where words are missing")
-    if len(ids) > config.data.seq_len:
-        raise ConfigError(f"{text!r}: has {len(ids)} tokens; shorten it to data.seq_len = {config.data.seq_len}")
-    row: dict[str, np.ndarray] = {
-        name: np.zeros(field.shape, field.dtype) for name, field in batch.spec(config.data, rows=1).items()
-    }
-    row["tokens"][:] = special.pad
-    row["tokens"][0, : len(ids)] = ids
-    row["segments"][0, : len(ids)] = 1
-    row["positions"][0, : len(ids)] = np.arange(len(ids))
-    row["mlm_positions"][0, :masks] = np.flatnonzero(row["tokens"][0] == special.mask)
-    row["mlm_weights"][0, :masks] = 1.0
-    return row
+    return [*ids, special.sep]
 
 
-def _best(log_probs_PV: np.ndarray, tokens: tokenizer.Tokenizer, top: int) -> list[list[tuple[str, float]]]:
-    log_probs_PV = log_probs_PV[:, : tokens.vocab_size]  # the table may have rows that stand for no piece
-    best_PT = np.argsort(-log_probs_PV, axis=-1, kind="stable")[:, :top]
+def _check(text: str, ids: list[int], mask: int, most: int) -> None:
+    if mask not in ids:
+        raise ConfigError(f"{text!r:.80}: has no {MASK}; put one where a word is missing")
+    if len(ids) > most:
+        raise ConfigError(f"{text!r:.80}: has {len(ids)} tokens; shorten it to {most}, the positions of the model")
+
+
+def _logits(rows: list[list[int]], loaded: Loaded, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The logits [P, V] of each row at its own masks."""
+    places = [np.flatnonzero(np.array(ids) == tokenizer.special.mask) for ids in rows]
+    at_BP = np.zeros((len(rows), max(map(len, places))), np.int32)
+    for at_P, place in zip(at_BP, places, strict=True):
+        at_P[: len(place)] = place
+    tokens_BL, mask_BL = inference.padded(rows)
+    logits_BPV = loaded(tokens_BL, mask=mask_BL, mlm_positions=at_BP, outputs=("mlm_logits",)).mlm_logits
+    assert logits_BPV is not None  # the head is there
+    return [logits_PV[: len(place)] for logits_PV, place in zip(logits_BPV, places, strict=True)]
+
+
+def _best(logits_PV: np.ndarray, tokenizer: Tokenizer, top: int) -> list[list[tuple[str, float]]]:
+    probs_PV = np.exp(logits_PV - logits_PV.max(axis=-1, keepdims=True))
+    probs_PV /= probs_PV.sum(axis=-1, keepdims=True)
+    probs_PV = probs_PV[:, : tokenizer.vocab_size]  # the word table may have rows that stand for no piece
+    best_PT = np.argsort(-probs_PV, axis=-1, kind="stable")[:, :top]
     return [
-        [(tokens.pieces[i], float(np.exp(row_V[i]))) for i in best_T]
-        for row_V, best_T in zip(log_probs_PV, best_PT, strict=True)
+        [(_shown(tokenizer.pieces[i]), float(probs_V[i])) for i in best_T]
+        for probs_V, best_T in zip(probs_PV, best_PT, strict=True)
     ]
+
+
+def _shown(piece: str) -> str:
+    """A piece as a terminal can take it: a foreign vocabulary may hold what moves its cursor or hides its text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in piece)

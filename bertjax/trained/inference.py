@@ -1,10 +1,10 @@
 """A trained model to call: of a work directory or of a Hugging Face directory. `bertjax.load` is the way in.
 
-Shape letters: B texts, L tokens of the longest, H hidden size, V vocabulary.
+Shape letters: B texts, L tokens of the longest, H hidden size, P chosen positions, V vocabulary.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.schema import ModelConfig
+from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
-from bertjax.model import network as model
-from bertjax.trained import load as pretrained
+from bertjax.model.heads import HEADS
+from bertjax.model.network import apply
+from bertjax.trained.load import Trained
+from bertjax.trained.load import load as load_trained
 
 ROWS = 32
 """Most rows that run at once; more run one batch after the other."""
+
+HEAD_OF = {head.gives: name for name, head in HEADS.items()}
+"""Output -> the head that must have been trained for it."""
 
 
 class Outputs(NamedTuple):
@@ -28,12 +33,8 @@ class Outputs(NamedTuple):
 
     hidden: np.ndarray | None  # [B, L, H]
     pooled: np.ndarray | None  # [B, H]
-    mlm_logits: np.ndarray | None  # [B, L, V]
+    mlm_logits: np.ndarray | None  # [B, L, V], or [B, P, V]
     pair_logits: np.ndarray | None  # [B, 2]
-
-
-HEADS = {"pooled": "pooler", "mlm_logits": "mlm_head", "pair_logits": "pair_head"}
-"""Output -> the part of the model that must have been trained for it."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,27 @@ class Loaded:
     """
 
     config: ModelConfig
+    compute: ComputeConfig
     params: Any  # float32, on the first device
     tokenizer: Tokenizer | None  # None where the directory has none that bertjax reads
     heads: frozenset[str]  # of "mlm_head", "pair_head", "pooler": those that were trained
 
     def __call__(
-        self, tokens: Any, token_types: Any = None, mask: Any = None, *, outputs: Collection[str] = Outputs._fields
+        self,
+        tokens: Any,
+        token_types: Any = None,
+        mask: Any = None,
+        *,
+        mlm_positions: Any = None,
+        outputs: Collection[str] = Outputs._fields,
     ) -> Outputs:
         """Outputs for `tokens` [B, L]; `token_types` (default: all 0) and `mask` (1 = real, default: all) likewise.
 
         What is in the padding never changes the rest. `outputs` names what is wanted and the rest is not computed:
         `mlm_logits` take 4 * B * L * V bytes, 2 GB for 32 texts of 512 tokens and BERT's vocabulary, and twice that
-        for a moment. Raises DataError for arrays of another shape or kind and ids that the model does not have.
+        for a moment, or only 4 * B * P * V where `mlm_positions` [B, P] says at which positions they are wanted. P is
+        padded to a power of two, and each compiles anew. Raises DataError for arrays of another shape or kind and ids
+        that the model does not have.
         """
         if unknown := sorted(set(outputs) - set(Outputs._fields)):
             raise DataError(f"outputs: {', '.join(unknown)}: unknown; they are {', '.join(Outputs._fields)}")
@@ -72,16 +82,24 @@ class Loaded:
             types_BL = _checked("token_types", token_types, tokens_BL.shape, max(self.config.token_types, 1))
         if mask is not None:
             mask_BL = _checked("mask", mask, tokens_BL.shape, 2)
-        wanted = [n for n in Outputs._fields if n in outputs and (n not in HEADS or HEADS[n] in self.heads)]
+        columns, kept = [tokens_BL, types_BL, mask_BL], {"hidden": L, "mlm_logits": L}
+        if mlm_positions is not None:
+            at_BP = _checked("mlm_positions", mlm_positions, None, L)
+            if len(at_BP) != B:
+                raise DataError(f"mlm_positions: {len(at_BP)} rows; give one for each of the {B} rows of tokens")
+            columns.append(at_BP)
+            kept["mlm_logits"] = at_BP.shape[1]
+        wanted = [n for n in Outputs._fields if n in outputs and (n not in HEAD_OF or HEAD_OF[n] in self.heads)]
         parts = []
         for start in range(0, max(B, 1), ROWS):
-            rows = [x[start : start + ROWS] for x in (tokens_BL, types_BL, mask_BL)]
+            rows = [x[start : start + ROWS] for x in columns]
             values = jax.device_get(self._run(tuple(wanted), *rows))
-            parts.append({n: x[: len(rows[0]), :L] if x.ndim == 3 else x[: len(rows[0])] for n, x in values.items()})
+            count = len(rows[0])
+            parts.append({n: x[:count, : kept[n]] if n in kept else x[:count] for n, x in values.items()})
         joined = {n: np.concatenate([part[n] for part in parts]) for n in wanted}
         return Outputs(*(joined.get(n) for n in Outputs._fields))
 
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_text(self, texts: Iterable[str]) -> np.ndarray:
         """An embedding of each text, in their order, float32 [B, H]: the mean of the last hidden states of its tokens.
 
         [CLS] and [SEP] count as tokens; what is longer than the model's positions is cut. Texts of similar length
@@ -89,50 +107,78 @@ class Loaded:
         """
         if self.tokenizer is None:
             raise DataError("encode_text: this model came without a tokenizer that bertjax reads; call it on token ids")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise DataError("encode_text: takes a list of str; put a single text into a list")
         special, most = self.tokenizer.special, self.config.max_positions - 2
-        ids_n, lengths = self.tokenizer.encode_batch(list(texts))
+        ids_n, lengths = self.tokenizer.encode_batch(checked_texts("encode_text", texts))
         rows = [[special.cls, *ids[:most], special.sep] for ids in np.split(ids_n, np.cumsum(lengths))[:-1]]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         embeddings_BH = np.zeros((len(rows), self.config.hidden_size), np.float32)
         for start in range(0, len(order), ROWS):
             chosen = order[start : start + ROWS]
-            L = len(rows[chosen[-1]])
-            tokens_BL, mask_BL = np.zeros((len(chosen), L), np.int32), np.zeros((len(chosen), L), np.int32)
-            for i, index in enumerate(chosen):
-                tokens_BL[i, : len(rows[index])] = rows[index]
-                mask_BL[i, : len(rows[index])] = 1
+            tokens_BL, mask_BL = padded([rows[i] for i in chosen])
             means_BH = self._run(("mean",), tokens_BL, np.zeros_like(tokens_BL), mask_BL)["mean"]
             embeddings_BH[chosen] = np.asarray(means_BH)[: len(chosen)]
         return embeddings_BH
 
-    def _run(self, wanted: tuple[str, ...], *columns: np.ndarray) -> dict[str, jax.Array]:
-        B, L = columns[0].shape
-        rows, length = 1 << max(B - 1, 0).bit_length(), padded_length(L, self.config.max_positions)
-        padded = [np.pad(x, ((0, rows - B), (0, length - L))) for x in columns]
-        # Nothing is dropped and the platform may be another than in training.
-        config = replace(self.config, attention="auto", dropout=0.0, attention_dropout=0.0, remat="none")
-        return _compiled()(config, wanted, self.params, *padded)
+    def _run(
+        self,
+        wanted: tuple[str, ...],
+        tokens_BL: np.ndarray,
+        types_BL: np.ndarray,
+        mask_BL: np.ndarray,
+        at_BP: np.ndarray | None = None,
+    ) -> dict[str, jax.Array]:
+        B, L = tokens_BL.shape
+        rows, length = _power_of_two(B), padded_length(L, self.config.max_positions)
+        columns = [_grown(x, rows, length) for x in (tokens_BL, types_BL, mask_BL)]
+        if at_BP is None:
+            columns.append(np.tile(np.arange(length, dtype=np.int32), (rows, 1)))
+        else:
+            columns.append(_grown(at_BP, rows, _power_of_two(at_BP.shape[1])))
+        return compiled()(self.config, self.compute, wanted, self.params, *columns)
 
 
 def load(path: str | Path) -> Loaded:
     """The model in `path`: a work directory (its newest checkpoint) or a Hugging Face directory.
 
-    It computes in the dtype of its config, which is float32 for Hugging Face directories. Raises ConfigError,
+    It computes in the dtype of its training, which is float32 for Hugging Face directories. Raises ConfigError,
     CheckpointError or DataError for a directory that is neither, or damaged.
     """
-    found = pretrained.load(path)
-    if found.tokenizer and found.tokenizer.vocab_size > found.model.vocab_size:
-        pieces, rows = found.tokenizer.vocab_size, found.model.vocab_size
-        raise DataError(f"{path}: its tokenizer has {pieces} pieces and its model {rows}; restore the one it came with")
-    return Loaded(found.model, jax.device_put(found.params), found.tokenizer, found.heads)
+    return on_device(load_trained(path))
+
+
+def on_device(found: Trained) -> Loaded:
+    """A trained model, its parameters put on the first device."""
+    return Loaded(found.config, found.compute, jax.device_put(found.params), found.tokenizer, found.heads)
 
 
 def padded_length(length: int, most: int) -> int:
     """The length that a batch is padded to: a multiple of 16 up to 128, of 64 beyond, and at most `most`."""
     step = 16 if length <= 128 else 64
     return min(-(-length // step) * step, most)
+
+
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids as one array, int32 [B, L], and its mask: 1 for an id, 0 for the padding."""
+    shape = (len(rows), max(map(len, rows)))
+    tokens_BL, mask_BL = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for i, ids in enumerate(rows):
+        tokens_BL[i, : len(ids)] = ids
+        mask_BL[i, : len(ids)] = 1
+    return tokens_BL, mask_BL
+
+
+def checked_texts(what: str, texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises DataError, naming `what` takes them, for anything else and for half characters."""
+    listed = None if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
+    if listed is None or not all(isinstance(text, str) for text in listed):
+        raise DataError(f"{what}: takes a list of str; put a single text into a list")
+    for text in listed:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = text[error.start]
+            raise DataError(f"{what}: {text!r:.60}: {half!r} is half a character; read the text as UTF-8") from None
+    return listed
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...] | None, below: int) -> np.ndarray:
@@ -149,35 +195,46 @@ def _checked(name: str, values: Any, shape: tuple[int, ...] | None, below: int) 
     return array.astype(np.int32)
 
 
-_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": ""}
+def _grown(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    return np.pad(x, ((0, rows - x.shape[0]), (0, columns - x.shape[1])))
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(count - 1, 0).bit_length()
+
+
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """On CPU, Eigen's matrix products instead of YNNPACK's, which XLA takes otherwise: a fifth less time for BERT-base."""
 
 
 @cache
-def _compiled() -> Any:
-    options = _EIGEN if jax.default_backend() == "cpu" else {}
+def compiled() -> Any:
+    """`outputs_of`, jitted for this platform."""
+    options = CPU_OPTIONS if jax.default_backend() == "cpu" else {}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
     except jax.errors.JaxRuntimeError:  # a jaxlib without this option
         options = {}
-    return jax.jit(_outputs, static_argnums=(0, 1), compiler_options=options)
+    return jax.jit(outputs_of, static_argnums=(0, 1, 2), compiler_options=options)
 
 
-def _outputs(
+def outputs_of(
     config: ModelConfig,
+    compute: ComputeConfig,
     wanted: tuple[str, ...],
     params: Any,
     tokens_BL: jax.Array,
     types_BL: jax.Array,
     mask_BL: jax.Array,
+    at_BP: jax.Array,
 ) -> dict[str, jax.Array]:
     """Those of `Outputs` and "mean", the hidden states averaged over the real tokens, [B, H]."""
     B, L = tokens_BL.shape
     positions_BL = jnp.broadcast_to(jnp.arange(L)[None, :], (B, L))
     batch = {"tokens": tokens_BL, "segments": mask_BL, "positions": positions_BL, "token_types": types_BL}
-    batch |= {"mlm_positions": positions_BL, "pair_positions": jnp.zeros((B, 1), jnp.int32)}
-    values = model.apply(config, params, batch)
-    found = {name: values[name] for name in ("hidden", "mlm_logits")}
+    batch |= {"mlm_positions": at_BP, "pair_positions": jnp.zeros((B, 1), jnp.int32)}
+    values = apply(config, compute, params, batch)
+    found: dict[str, jax.Array] = {name: values[name] for name in ("hidden", "mlm_logits") if name in values}
     found |= {name: values[name][:, 0] for name in ("pooled", "pair_logits") if name in values}
     real_BL = mask_BL.astype(jnp.float32)
     sums_BH = jnp.einsum("BLH,BL->BH", values["hidden"].astype(jnp.float32), real_BL)

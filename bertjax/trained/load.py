@@ -1,32 +1,30 @@
-"""A trained model wherever it lies: in a work directory or in a Hugging Face directory."""
+"""A trained model wherever it lies, in a work directory or in a Hugging Face directory; on the host."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertjax.config.schema import ModelConfig
-from bertjax.data import tokenizer
+from bertjax.config.schema import ComputeConfig, Config, ModelConfig
+from bertjax.data.tokenizer import SUFFIXES, Tokenizer, check_vocabulary
+from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import CheckpointError, DataError
-from bertjax.huggingface import directory as convert
+from bertjax.huggingface.directory import read
 from bertjax.model.network import abstract_params
-from bertjax.tasks import inputs
 from bertjax.train import checkpoint, workdir
-
-HEADS = ("mlm_head", "pooler", "pair_head")
-"""The parts of `bertjax.model.network.Pretrainer` beside the encoder."""
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Trained:
     """A model and what it was trained with."""
 
-    model: ModelConfig
-    params: Any  # float32 NumPy arrays, the tree of `bertjax.model.network.Pretrainer`
-    heads: frozenset[str]  # of HEADS: those that were trained
-    tokenizer: tokenizer.Tokenizer | None  # None where a Hugging Face directory has none that bertjax reads
+    config: ModelConfig
+    compute: ComputeConfig  # the dtype of its training; all else as this machine has it
+    params: Any  # float32 NumPy arrays, the tree of `bertjax.model.network.Network`
+    heads: frozenset[str]  # those of config.heads that were trained
+    tokenizer: Tokenizer | None  # None where a Hugging Face directory has none that bertjax reads
 
 
-def load(path: str | Path) -> Pretrained:
+def load(path: str | Path) -> Trained:
     """The newest checkpoint of a work directory, or the model of a Hugging Face directory; nothing is put on a device.
 
     Raises ConfigError, CheckpointError or DataError for a directory that is neither, or damaged.
@@ -39,22 +37,35 @@ def load(path: str | Path) -> Pretrained:
     raise CheckpointError(f"{path}: neither a work directory with checkpoints nor a Hugging Face directory; name one")
 
 
-def _of_workdir(path: Path) -> Pretrained:
+def check_restored(config: Config, directory: Path, restored: checkpoint.Restored, tokenizer: Tokenizer) -> None:
+    """Raise an error if a checkpoint in `directory` is of another model than `config` says, or of another tokenizer."""
+    workdir.check_same_run(directory, restored.config, config, sections=("model",))
+    trained_with = restored.identity["tokenizer"]
+    if tokenizer.digest != trained_with:
+        raise DataError(
+            f"data.tokenizer: {tokenizer.digest[:8]} is not {trained_with[:8]}, with which the run in {directory} was"
+            " trained; name that one"
+        )
+
+
+def _of_workdir(path: Path) -> Trained:
     config = workdir.load_config(path)
     restored = checkpoint.restore_params(path / "checkpoints", abstract_params(config.model))
-    words = tokenizer.load(workdir.tokenizer_path(path, config.data), lower_case=config.data.lower_case)
-    inputs.check_vocabulary(config, words)
-    if words.digest != restored.position.tokenizer:
-        raise DataError(f"{path}: was trained with another tokenizer than data.tokenizer names; restore that one")
-    return Pretrained(config.model, restored.state, _heads(config.model), words)
+    tokenizer = load_tokenizer(workdir.tokenizer_path(path, config.data), lower_case=config.data.lower_case)
+    check_vocabulary(tokenizer, config.model.vocab_size)
+    check_restored(config, path, restored, tokenizer)
+    compute = ComputeConfig(dtype=config.compute.dtype)
+    return Trained(config.model, compute, restored.state, frozenset(config.model.heads), tokenizer)
 
 
-def _of_hugging_face(path: Path) -> Pretrained:
-    found = convert.read(path)
-    readable = found.tokenizer is not None and found.tokenizer.suffix in tokenizer.SUFFIXES
-    words = tokenizer.load(found.tokenizer, lower_case=found.lower_case) if readable and found.tokenizer else None
-    return Pretrained(found.model, found.params, _heads(found.model) - set(found.fresh), words)
-
-
-def _heads(model: ModelConfig) -> frozenset[str]:
-    return frozenset(head for head in HEADS if getattr(model, head, True))
+def _of_hugging_face(path: Path) -> Trained:
+    found = read(path)
+    tokenizer = None
+    if found.tokenizer and found.tokenizer.suffix in SUFFIXES:
+        tokenizer = load_tokenizer(found.tokenizer, lower_case=found.lower_case)
+        if tokenizer.vocab_size > found.config.vocab_size:
+            pieces, rows = tokenizer.vocab_size, found.config.vocab_size
+            raise DataError(f"{path}: its tokenizer has {pieces} pieces and its model {rows}; restore the one it had")
+    return Trained(
+        found.config, ComputeConfig(), found.params, frozenset(found.config.heads) - set(found.fresh), tokenizer
+    )

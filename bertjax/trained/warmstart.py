@@ -22,17 +22,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bertjax.config.schema import Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
-from bertjax.model.network import PARTS, SHARED
-from bertjax.trained.load import HEADS, Pretrained
+from bertjax.model.encoder import PARTS, SHARED
+from bertjax.model.heads import HEADS
+from bertjax.trained.load import Trained
 
 _SAME = ("hidden_size", "embedding_size", "num_heads", "ffn_size", "activation", "layer_norm_eps")
 _WORD, _POSITION, _TYPE = (f"encoder/embeddings/{name}" for name in ("word", "position", "token_type"))
 _LAYERS = "encoder/groups/"
 
 
-def check(source: Pretrained, config: Config, tokens: Tokenizer) -> None:
+def check(source: Trained, config: Config) -> None:
     """Raise ConfigError with a line for everything that keeps a run from starting with this model."""
-    ours, theirs, name = config.model, source.model, f"run.init_from = {config.run.init_from!r}"
+    ours, theirs, name = config.model, source.config, f"run.init_from = {config.run.init_from!r}"
     errors = [
         f"model.{field} = {getattr(ours, field)!r}: {name} has {getattr(theirs, field)!r}; set it to that"
         for field in _SAME
@@ -56,36 +57,33 @@ def check(source: Pretrained, config: Config, tokens: Tokenizer) -> None:
         raise ConfigError("\n".join(errors))
 
 
-def layer_map(rule: str, count: int, available: int) -> list[int]:
-    """Which of `available` layers, from 0, become the `count` layers of a run.
+def layer_map(layers: tuple[int, ...], count: int, available: int) -> list[int]:
+    """Which of `available` layers, from 0, become the `count` layers of a run: `layers`, which is `run.init_layers`.
 
-    `rule` is `run.init_layers`: spread (evenly, the first and the last among them: of 12 layers 0, 2, 4, 7, 9, 11,
-    DistilBERT's choice), first, second (every second), or the layers themselves, as "0,2,4". Raises ConfigError.
+    () = evenly spread, the first and the last among them: of 12 layers 0, 2, 4, 7, 9, 11 become 6, which is
+    DistilBERT's choice. Raises ConfigError.
     """
     if count > available:
         raise ConfigError(f"model.num_layers = {count}: run.init_from has {available}; set it to {available} or fewer")
-    rules = {
-        "spread": np.linspace(0, available - 1, count).round().astype(int).tolist(),
-        "first": list(range(count)),
-        "second": list(range(0, 2 * count, 2)),
-    }
-    layers = rules[rule] if rule in rules else [int(layer) for layer in rule.split(",")]
+    if not layers:
+        return np.linspace(0, available - 1, count).round().astype(int).tolist()
     if len(layers) != count or max(layers) >= available:
         raise ConfigError(
-            f"run.init_layers = {rule!r}: must give model.num_layers = {count} layers from 0 to {available - 1}"
+            f"run.init_layers = {layers}: must give model.num_layers = {count} layers from 0 to {available - 1}"
         )
-    return layers
+    return list(layers)
 
 
-def adapt(source: Pretrained, config: Config, tokens: Tokenizer, fresh: Any) -> tuple[Any, str]:
+def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> tuple[Any, str]:
     """The model's parameters in the shapes of `fresh`, a new model's, as NumPy arrays; and a line that tells what of
     them is from where. `check` must have passed.
     """
-    ours, theirs = config.model, source.model
+    ours, theirs = config.model, source.config
     layers = layer_map(config.run.init_layers, ours.num_layers, theirs.num_layers)
     old = {path.replace("groups/layers/", "groups/"): x for path, x in flatten_dict(source.params, sep="/").items()}
     new = {path: np.array(x) for path, x in flatten_dict(fresh, sep="/").items()}
-    to_v, from_v = _same_pieces(source.tokenizer, tokens, min(ours.vocab_size, theirs.vocab_size))
+    assert source.tokenizer is not None  # `check` saw to it
+    to_v, from_v = same_pieces(source.tokenizer, tokenizer, min(ours.vocab_size, theirs.vocab_size))
     absent = {head for head in HEADS if head not in source.heads}
     for path, x in new.items():
         part = path.split("/")[0]
@@ -103,12 +101,13 @@ def adapt(source: Pretrained, config: Config, tokens: Tokenizer, fresh: Any) -> 
         else:
             new[path] = old[path]
     begun = [head for head in sorted(absent) if any(path.startswith(head) for path in new)]
-    told = f"layers {', '.join(map(str, layers))} of {theirs.num_layers}, {len(to_v):,} of {tokens.vocab_size:,} pieces"
+    told = f"layers {', '.join(map(str, layers))} of {theirs.num_layers}"
+    told += f", {len(to_v):,} of {tokenizer.vocab_size:,} pieces"
     return unflatten_dict(new, sep="/"), told + (f"; new: {', '.join(begun)}" if begun else "")
 
 
-def _copies(model: ModelConfig, part: str) -> int:
-    return model.copies if part in SHARED[model.share] else model.num_layers
+def _copies(config: ModelConfig, part: str) -> int:
+    return config.copies if part in SHARED[config.share] else config.num_layers
 
 
 def _layers(
@@ -131,9 +130,8 @@ def _positions(ours: ModelConfig, theirs: ModelConfig, old: dict[str, np.ndarray
     return old[_POSITION][rows_M]
 
 
-def _same_pieces(old: Tokenizer | None, new: Tokenizer, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of the pieces of `new` that `old` has too, and their ids there."""
-    assert old is not None  # `check` saw to it
+def same_pieces(old: Tokenizer, new: Tokenizer, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of the pieces of `new` that `old` has too, and their ids there; of the same tokenizer, all `rows`."""
     if old.digest == new.digest:  # also rows beyond the vocabulary
         return np.arange(rows), np.arange(rows)
     ids = {spelling: index for index, spelling in enumerate(old.spellings)}

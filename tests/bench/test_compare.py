@@ -28,8 +28,8 @@ def runs(inputs, tmp_path_factory):
     for name, config in (("four", four), ("two", two)):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
-        position = checkpoint.Position(8, dataset.load(inputs["prepared"]).digest, digest)
-        writes.save(1, {"params": params}, position=position, config=config)
+        identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
+        writes.save(1, {"params": params}, identity=identity, rows=8, config=config)
         writes.close()
         workdir.save_config(root / name, config)
     return root

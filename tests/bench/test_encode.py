@@ -1,11 +1,11 @@
-"""`bertjax bench encode`: both sides take the same texts and rows, and each is timed."""
+"""`bertjax.bench.encode`: both sides take the same texts and rows, and each is timed."""
 
 import json
 
 import directories
 import pytest
 
-from bertjax.bench import encode as bench_inference
+from bertjax.bench import encode
 from bertjax.cli import main as cli
 from bertjax.errors import ConfigError
 
@@ -24,18 +24,29 @@ def test_texts_and_rows_are_timed(directory, monkeypatch, capsys):
         cli.main(["bench", "encode", str(directory), "--repeats=2", "--json"])
     assert ended.value.code == 0
     result = json.loads(capsys.readouterr().out)
-    for name, count in (("texts", 2), ("rows", bench_inference.ROWS)):
+    for name, count in (("texts", 2), ("rows", encode.ROWS)):
         assert set(result[name]) == {"first_seconds", "seconds", "per_second"}
         assert result[name]["per_second"] == pytest.approx(count / result[name]["seconds"]["bertjax"])
 
 
 def test_in_turn_with_torch(directory):
     directories.hf()
-    result = bench_inference.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    for values in result.values():
+        assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
+
+
+def test_both_sides_get_the_same_and_the_ratio_is_of_pairs(directory, monkeypatch):
+    """With a peer that only notes what it is given."""
+    given = []
+    monkeypatch.setattr(encode.torch_peer, "encoder", lambda path: (given.append, given.append))
+    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    assert [x for x in given if isinstance(x, list)] == [["a b", "c"]] * 2  # the first is not counted
+    assert [x.shape for x in given if not isinstance(x, list)] == [(32, 32)] * 2
     for values in result.values():
         assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
 
 
 def test_nothing_to_time_is_refused(directory):
     with pytest.raises(ConfigError, match="no texts; give them on standard input"):
-        bench_inference.bench(directory, [], peer="", repeats=1)
+        encode.bench(directory, [], peer="", repeats=1)

@@ -8,7 +8,7 @@ import pytest
 from bertjax.bench.info import info, table
 from bertjax.config.recipe import from_dict, override
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 COUNTS = {
     # recipe: (encoder without pooler, encoder with pooler, whole pretraining model)

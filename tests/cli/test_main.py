@@ -1,21 +1,14 @@
-"""`bertjax COMMAND`: quick help, one line for each mistake, documented exit codes."""
+"""`bertjax COMMAND`: quick help, the right command, documented exit codes."""
 
-import json
-import re
 import subprocess
 import sys
-import time
 
 import pytest
 
+from bertjax import errors
 from bertjax.cli import main as cli
-
-RECIPE = "--config=configs/bert.py:tiny"
-
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch, request):
-    monkeypatch.chdir(request.config.rootpath)
+from bertjax.cli.arguments import Takes
+from bertjax.cli.commands import COMMANDS, Command
 
 
 def run(*arguments):
@@ -25,126 +18,109 @@ def run(*arguments):
     return end.value.code
 
 
-def test_help_is_quick_and_needs_no_jax():
-    for arguments in (["--help"], *([name, "--help"] for name in cli.COMMANDS)):
-        code = f"import sys; sys.argv = ['bertjax', *{arguments!r}]\nfrom bertjax.cli.main import main\ntry: main()\n"
-        code += "except SystemExit as e: print('exit', e.code, 'jax' in sys.modules)"
-        start = time.monotonic()
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert shown.splitlines()[-1] == "exit 0 False"
-        assert time.monotonic() - start < 5  # a second where nothing else runs
-        assert "usage: bertjax" in shown
+def test_help_needs_nothing_that_is_slow_to_import():
+    code = """
+import sys
+import bertjax
+from bertjax.cli.main import COMMANDS, main
+for arguments in (["--help"], ["--version"], *([*name.split(), "--help"] for name in COMMANDS)):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0, arguments
+print(sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[1:])))
+"""
+    slow = ["jax", "flax", "numpy", "ml_collections", "grain", "orbax", "matplotlib"]
+    shown = subprocess.run([sys.executable, "-c", code, *slow], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "[]"
 
 
-def test_info_prints_one_object(capsys):
-    assert run("info", RECIPE, "--json", "--config.model.num_layers=4") == 0
-    values = json.loads(capsys.readouterr().out)
-    assert values["parameters"]["total"] == 4_433_468 + 2 * 198_272
-    assert set(values["parameters"]) == {"encoder", "pooler", "mlm_head", "pair_head", "total"}
-    assert values["flops_per_token"]["total"] > 0
-    assert values["memory_bytes"]["optimizer"] == 8 * values["parameters"]["total"]
+def test_the_help_lists_every_command(capsys):
+    for arguments in ([], ["--help"], ["-h"], ["help"]):
+        assert run(*arguments) == 0
+        listed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+        assert set(COMMANDS) <= set(listed)
 
 
-MISTAKES = [
-    ([], 0, "usage"),
-    (["trane"], 2, "trane: no such command"),
-    (["info"], 2, "--config: is missing"),
-    (["info", "--config=configs/none.py"], 2, "configs/none.py"),
-    (["info", "--config=configs/bert.py:huge"], 2, "size 'huge' is not one of tiny"),
-    (["info", RECIPE, "--config.modl.share=all"], 2, 'Did you mean "model"'),
-    (["info", RECIPE, "--config.run.steps=many"], 2, "--config.run.steps=many"),
-    (["info", RECIPE, "--config.run.seed=-1"], 2, "run.seed = -1"),
-    (["info", RECIPE, "--stesp=3"], 2, "stesp"),
-    (["info", RECIPE, "extra"], 2, "extra: unexpected argument"),
-    (["pretrain", RECIPE], 2, "--workdir: is missing"),
-    (["evaluate", "--workdir=/nonexistent"], 2, "/nonexistent/config.json: not found"),
-    (["pretrain", RECIPE, "--workdir=/proc/x"], 3, "spiece.model"),
-    (["pretrain", RECIPE, "--workdir=gs://bucket/run"], 2, "must be a local"),
-    (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.tokenizer=vocab.txt"], 2, "end it in .model"),
-    (["tokenizer", RECIPE, "--workdir", "/proc/x"], 7, "/proc/x: cannot be written"),
-    (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.source=none/*.txt"], 3, "none/*.txt"),
-]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_lists_what_it_takes(name, capsys):
+    takes = COMMANDS[name].takes
+    for asked in ("--help", "-h"):
+        assert run(*name.split(), "--anything", asked) == 0
+        usage, _, rest = capsys.readouterr().out.partition("\n\n")
+        assert usage.startswith(f"usage: bertjax {name} ") and max(map(len, usage.splitlines())) <= 120
+        lines = rest.splitlines()
+        for flag in takes.named.values():
+            shown = f"--{flag.name}={flag.form}" if flag.form else f"--{flag.name}"
+            assert shown in usage and (f"[{shown}]" in usage) != flag.required
+            (line,) = (line for line in lines if line.startswith(f"  {shown} "))
+            assert flag.meaning in line
+        assert ("--config.SECTION.FIELD=VALUE" in rest) == (takes.config != "none")
+        if takes.words:
+            assert takes.words.form in usage and any(line.startswith(f"  {takes.words.form} ") for line in lines)
 
 
-@pytest.mark.parametrize(("arguments", "code", "named"), MISTAKES, ids=[" ".join(m[0]) or "nothing" for m in MISTAKES])
-def test_mistakes_are_one_line(arguments, code, named, capsys, tmp_path):
-    assert run(*(a.format(tmp=tmp_path) for a in arguments)) == code
-    out, err = capsys.readouterr()
-    assert named in out + err
-    assert "Traceback" not in err
-    if code:
-        (line,) = err.strip().splitlines()
-        assert line.startswith("bertjax: ")
+def test_the_help_of_a_first_word_lists_what_may_follow(capsys):
+    assert run("data", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "data report" in shown and "data verify" in shown and "bench" not in shown
+    assert run("bench", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "bench data" in shown and "bench encode" in shown
 
 
-def test_all_mistakes_at_once(capsys):
-    flags = ["--config.modl.x=1", "--config.run.steps=many", "--config.model.num_heads=3", "--config.optim.lr=-1.0"]
-    assert run("pretrain", RECIPE, *flags) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    # Relations between fields are only checked once each value is possible by itself.
-    for text in ("--workdir", "modl", "run.steps", "optim.lr = -1.0"):
-        assert sum(text in line for line in lines) == 1, lines
+def test_the_version(capsys):
+    assert run("--version") == 0
+    word, number = capsys.readouterr().out.split()
+    assert word == "bertjax" and number[0].isdigit()
 
 
-def test_a_source_without_text_is_named(tmp_path, capsys):
-    (tmp_path / "empty.txt").write_text("\n\n")
-    (tmp_path / "lines.jsonl").write_text('{"txt": "a"}\n' * 3)
-    for name, problem in (("empty.txt", "no document with text"), ("lines.jsonl", "bad_json_lines: 3")):
-        source = f"--config.data.source={tmp_path / name}"
-        assert run("tokenizer", RECIPE, f"--workdir={tmp_path / 'run'}", source) == 3
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert name in line and problem in line
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["pretrian"], "pretrian: there is no such command; try `bertjax pretrain`"),
+        (["data"], "data: there is no such command; try `bertjax data report` or `bertjax data verify`"),
+        (
+            ["data", "reprot"],
+            "data reprot: there is no such command; try `bertjax data report` or `bertjax data verify`",
+        ),
+        (["--json"], "--json: there is no such command; try `bertjax info` or "),
+    ],
+)
+def test_a_command_that_does_not_exist_is_one_line(arguments, line, capsys):
+    assert run(*arguments) == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert shown.startswith(f"bertjax: {line}")
 
 
-def test_data_commands(tmp_path, corpus_file, capsys):
-    """report, verify and bench on a data set made for the moment, and on a damaged one of a work directory."""
-    flags = ["--config=configs/quickstart.py", f"--config.data.source={corpus_file}", "--config.model.vocab_size=300"]
-    flags += ["--config.data.holdout=0.2", "--config.data.prepare_workers=1"]
-    keys = {"documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"}
-    keys |= {"one_segment_share", "mask_rate", "packing_density", "length_histogram"}
-    assert run("data", "report", *flags, "--json", f"--html={tmp_path / 'report.html'}") == 0
-    out = capsys.readouterr().out
-    assert keys <= json.loads(out).keys() and json.loads(out)["documents"] == 40
-    assert "<html" in (tmp_path / "report.html").read_text()
-    assert run("tokenizer", *flags, f"--workdir={tmp_path}") == run("prepare", *flags, f"--workdir={tmp_path}") == 0
-    capsys.readouterr()
-    assert run("bench", "data", *flags, f"--workdir={tmp_path}", "--seconds=0.1", "--json") == 0
-    result = json.loads(capsys.readouterr().out)
-    assert {"real_tokens_per_second_per_core", "packing_density", "rows", "bound_by"} <= result.keys()
-    assert result["rows"] > 0 and 0 < result["packing_density"] <= 1
-    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 0
-    (shard,) = (tmp_path / "data").glob("bertjax-train*")
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    capsys.readouterr()
-    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 3
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert shard.name in line
-    assert run("data", *flags) == 2 and "data: no such command" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        *(
+            (kind("a: is wrong\nb: too"), kind.exit_code, ["a: is wrong", "b: too"])
+            for kind in errors.UserError.__subclasses__()
+        ),
+        (OSError(28, "No space left on device", "x/y"), 7, ["x/y: No space left on device"]),
+        (KeyboardInterrupt(), 130, ["interrupted"]),
+        (BrokenPipeError(), 0, []),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_an_error_is_a_line_and_an_exit_code(error, code, lines, monkeypatch, capfd):
+    def fail():
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "import", Command(fail, "fails", "", Takes("none")))
+    assert run("import") == code
+    shown = capfd.readouterr().err.splitlines()
+    assert len(shown) == len(lines)
+    assert all(line.startswith(f"bertjax: {start}") for line, start in zip(shown, lines, strict=True))
 
 
-def test_the_whole_path_by_commands(tmp_path, corpus_file, capsys):
-    """tokenizer, prepare, pretrain, evaluate, fill-mask; the second time each says that it is done."""
-    flags = [f"--workdir={tmp_path}", "--config=configs/quickstart.py", f"--config.data.source={corpus_file}"]
-    flags += ["--config.model.vocab_size=300", "--config.data.batch_size=8", "--config.data.holdout=0.2"]
-    flags += ["--config.run.steps=4", "--config.run.eval_rows=16", "--config.optim.warmup_steps=2"]
-    flags += ["--config.model.hidden_size=32", "--config.model.embedding_size=32", "--config.model.ffn_size=32"]
-    flags += ["--config.data.prepare_workers=1"]
-    for again in (False, True):
-        assert run("tokenizer", *flags) == 0
-        assert ("exists, and stays" in capsys.readouterr().err) == again
-        assert run("prepare", *flags) == 0
-        out, err = capsys.readouterr()
-        assert json.loads(out)["documents"] == 40 and ("already prepared" in err) == again
-        assert run("pretrain", *flags) == 0
-        assert ("is done" in capsys.readouterr().err) == again
-    assert run("prepare", *flags, "--config.data.holdout=0.3") == 2
-    assert "prepared with other settings" in capsys.readouterr().err
-    assert run("evaluate", f"--workdir={tmp_path}") == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    keys = {"steps", "mlm_loss", "mlm_accuracy", "pair_accuracy", "unigram_loss", "tokens_per_second", "workdir"}
-    assert keys <= set(result) and result["steps"] == 4
-    assert run("fill-mask", f"--workdir={tmp_path}", "--top=2", "The [MASK] is.", "A [MASK] or [MASK]?") == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 5 and all(re.search(r"\d\.\d{3}", line) for i, line in enumerate(shown) if i not in (0, 2))
-    assert run("fill-mask", f"--workdir={tmp_path}", "--json", "The [MASK] is.") == 0
-    assert len(json.loads(capsys.readouterr().out)["choices"][0]) == 5
+def test_an_error_of_the_package_itself_is_not_hidden(monkeypatch):
+    def fail():
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(COMMANDS, "import", Command(fail, "fails", "", Takes("none")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["import"])

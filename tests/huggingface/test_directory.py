@@ -1,4 +1,4 @@
-"""What a directory may hold, what is refused by name, what is not written, and the card that goes with an export."""
+"""What a directory may hold, what is refused by name, and what is not written."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import safetensors.numpy
 from directories import assert_same, hf, model_of, ours, reconfigure, restore, stored, write
 
 from bertjax.errors import CheckpointError, ConfigError, DataError, StorageError
-from bertjax.huggingface import directory as convert
+from bertjax.huggingface import weights
+from bertjax.huggingface.directory import read
 
 WORD = "bert.embeddings.word_embeddings.weight"
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -20,7 +21,7 @@ def refused(directory, *texts, error=CheckpointError):
     """Reading says so in one line with all of `texts`, and writes nothing."""
     before = sorted(directory.parent.rglob("*"))
     with pytest.raises(error) as caught:
-        convert.read(directory)
+        read(directory)
     (line,) = str(caught.value).splitlines()
     assert caught.value.exit_code == 4 and str(directory) in line and len(line) < 2000
     for text in texts:
@@ -53,14 +54,14 @@ def with_buffers(tensors):
 def test_other_spellings_are_the_same_model(change, tmp_path):
     directory = write(tmp_path / "model")
     restore(directory, change(stored(directory)))
-    assert_same(convert.read(directory).params, ours("bert")[1])
+    assert_same(read(directory).params, ours("bert")[1])
 
 
 @pytest.mark.parametrize("kind", ["albert", "distilbert", "roberta"])
 def test_a_prefix_may_be_absent_in_every_family(kind, tmp_path):
     directory = write(tmp_path / "model", kind)
     restore(directory, without_prefix(stored(directory)))
-    assert_same(convert.read(directory).params, ours(kind)[1])
+    assert_same(read(directory).params, ours(kind)[1])
 
 
 def test_shards_are_read(tmp_path):
@@ -72,13 +73,13 @@ def test_shards_are_read(tmp_path):
         some = {name: x for name, x in tensors.items() if places[name] == file}
         safetensors.numpy.save_file(some, directory / file)
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    assert_same(convert.read(directory).params, ours("bert")[1])
+    assert_same(read(directory).params, ours("bert")[1])
 
 
 def test_half_precision_becomes_float32(tmp_path):
     directory = write(tmp_path / "model")
     restore(directory, {name: x.astype(np.float16) for name, x in stored(directory).items()})
-    query = convert.read(directory).params["encoder"]["groups"]["attention"]["query"]["kernel"]
+    query = read(directory).params["encoder"]["groups"]["attention"]["query"]["kernel"]
     expected = ours("bert")[1]["encoder"]["groups"]["attention"]["query"]["kernel"]
     np.testing.assert_array_equal(query, expected.astype(np.float16).astype(np.float32))
 
@@ -99,17 +100,14 @@ def test_absent_heads_are_named(kind, heads, fresh, tmp_path):
     """An MLM head is made, the same each time; the others are switched off."""
     directory = write(tmp_path / "model", kind)
     restore(directory, {name: x for name, x in stored(directory).items() if not name.startswith(heads or "none")})
-    imported, again = convert.read(directory), convert.read(directory)
-    assert imported.fresh == fresh
-    assert ("pooler" in imported.params, "pair_head" in imported.params) == (
-        imported.model.pooler,
-        imported.model.pair_head,
-    )
-    assert imported.params.keys() >= {"encoder", "mlm_head"}
-    assert_same(imported.params, again.params)
-    head = imported.params["mlm_head"]
+    contents, again = read(directory), read(directory)
+    assert contents.fresh == fresh
+    assert contents.params.keys() == {"encoder", *contents.config.heads} and "mlm_head" in contents.config.heads
+    assert not {"pooler", "pair_head"} & set(contents.config.heads) & set(fresh)
+    assert_same(contents.params, again.params)
+    head = contents.params["mlm_head"]
     if "mlm_head" in fresh:
-        std = 0.88 * imported.model.initializer_range  # what is left of a normal cut at two
+        std = 0.88 * contents.config.initializer_range  # what is left of a normal cut at two
         assert abs(head["dense"]["kernel"].std() / std - 1) < 0.1 and abs(head["dense"]["kernel"]).max() < 0.2 + 1e-6
         assert (head["norm"]["scale"] == 1).all() and not head["norm"]["bias"].any() and not head["bias"].any()
 
@@ -124,12 +122,12 @@ def test_the_head_of_a_classifier_is_kept(family, tmp_path):
     architecture = getattr(hf(), f"{family}ForSequenceClassification")
     peer = architecture(architecture.config_class(vocab_size=50, num_labels=3, max_position_embeddings=20, **small))
     peer.save_pretrained(tmp_path)
-    imported = convert.read(tmp_path)
+    contents = read(tmp_path)
     expected = {name: x.detach().numpy() for name, x in peer.named_parameters() if "classifier" in name}
-    assert imported.classifier is not None and imported.classifier.keys() == expected.keys()
+    assert contents.classifier is not None and contents.classifier.keys() == expected.keys()
     for name, x in expected.items():
-        np.testing.assert_array_equal(imported.classifier[name], x)
-    assert "mlm_head" in imported.fresh and imported.model.pooler == (family in ("Bert", "Albert"))
+        np.testing.assert_array_equal(contents.classifier[name], x)
+    assert "mlm_head" in contents.fresh and ("pooler" in contents.config.heads) == (family in ("Bert", "Albert"))
 
 
 # What is refused ----------------------------------------------------------------------------------------------------
@@ -161,7 +159,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(change, texts, tmp_path):
 def test_nothing_is_loaded_before_the_names_are_right(tmp_path, monkeypatch):
     directory = write(tmp_path / "model")
     reconfigure(directory, num_hidden_layers=3)
-    monkeypatch.setattr(convert.foreign, "load", None)
+    monkeypatch.setattr(weights, "load", None)
     refused(directory, "'bert.encoder.layer.3.attention.output.LayerNorm.bias' is unknown", "and 6 more")
 
 
@@ -212,7 +210,7 @@ def test_an_export_is_whole_or_not_there(tmp_path, monkeypatch):
         (StorageError, "exists", full, {}),
         (StorageError, "exists", vocabulary, {}),
         (StorageError, "cannot be written", vocabulary / "below", {}),
-        (ConfigError, "model.pooler", target, {"model": no_types}),
+        (ConfigError, "model.heads", target, {"config": no_types}),
         (CheckpointError, "params: encoder/embeddings/norm/bias", target, {"params": albert}),
         (DataError, "405 pieces, more than model.vocab_size = 400", target, {"tokenizer": vocabulary}),
         (DataError, "cannot be read", target, {"tokenizer": tmp_path / "no.txt"}),
@@ -235,23 +233,4 @@ def test_an_export_is_whole_or_not_there(tmp_path, monkeypatch):
 
 def test_an_empty_directory_is_taken(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert convert.read(write(tmp_path / "empty")).family == "bert"
-
-
-# The card -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_card_shows_its_values_as_they_are(tmp_path):
-    """A table of code spans, in which nothing is markup, and front matter that is what we wrote."""
-    card = {
-        "data": {"digest": "ab" * 32, "source": "my|text`<script>alert(1)</script>\n---\nlicense: x"},
-        "metrics": {"mlm_loss": 1.25},
-        "version": "0.1.0",
-    }
-    text = (write(tmp_path / "model", card=card) / "README.md").read_text()
-    _, front, body = text.split("---\n", 2)
-    expected = ["library_name: transformers", "pipeline_tag: fill-mask", "tags:", "- bertjax", "- bert"]
-    assert front.splitlines() == expected
-    assert f"| `data.digest` | `{'ab' * 32}` |\n" in body and "| `metrics.mlm_loss` | `1.25` |\n" in body
-    assert "| `data.source` | `my\\|text'<script>alert(1)</script> --- license: x` |\n" in body
-    assert "BertForPreTraining" in body and "AutoTokenizer" not in body
+    assert read(write(tmp_path / "empty")).family == "bert"

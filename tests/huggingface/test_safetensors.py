@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertjax.errors import CheckpointError
-from bertjax.huggingface import safetensors as foreign
+from bertjax.huggingface.safetensors import HEADER_LIMIT, INDEX, JSON_LIMIT, SIZES, WEIGHTS, load, read_json, tensors
 
 TENSORS = {"a": np.ones((2, 3), np.float32), "b": np.arange(4, dtype=np.float16), "c": np.array(2, np.float32)}
 WHOLE = safetensors.numpy.save(TENSORS, {"format": "pt"})
@@ -37,7 +37,7 @@ REFUSED = {
     "cut in the data": WHOLE[:-1],
     "longer": WHOLE + b"\0",
     "header of 2^60 bytes": (2**60).to_bytes(8, "little") + WHOLE[8:],
-    "header over the limit": (foreign.HEADER_LIMIT + 1).to_bytes(8, "little") + WHOLE[8:],
+    "header over the limit": (HEADER_LIMIT + 1).to_bytes(8, "little") + WHOLE[8:],
     "not JSON": with_header(b"{" * 40),
     "nested without end": with_header(b"[" * 100_000),
     "a list": with_header(b"[]"),
@@ -63,7 +63,7 @@ REFUSED = {
 }
 
 
-def write(directory, content, name=foreign.WEIGHTS):
+def write(directory, content, name=WEIGHTS):
     (directory / name).write_bytes(content)
     return directory
 
@@ -71,9 +71,9 @@ def write(directory, content, name=foreign.WEIGHTS):
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED.keys())
 def test_a_damaged_file_is_refused(content, tmp_path):
     with pytest.raises(CheckpointError) as error:
-        foreign.tensors(write(tmp_path, content))
+        tensors(write(tmp_path, content))
     (line,) = str(error.value).splitlines()
-    assert foreign.WEIGHTS in line and line.endswith("copy it again") and len(line) < 400
+    assert WEIGHTS in line and line.endswith("copy it again") and len(line) < 400
 
 
 @given(position=st.integers(0, END - 1), byte=st.integers(0, 255))
@@ -83,10 +83,10 @@ def test_a_damaged_byte_of_the_header_is_refused_or_harmless(tmp_path_factory, p
     content[position] = byte
     directory = write(tmp_path_factory.mktemp("damaged"), bytes(content))
     try:
-        found = foreign.tensors(directory)
+        found = tensors(directory)
     except CheckpointError:
         return
-    assert sum(int(np.prod(t.shape)) * foreign.SIZES[t.dtype] for t in found) == len(WHOLE) - END
+    assert sum(int(np.prod(t.shape)) * SIZES[t.dtype] for t in found) == len(WHOLE) - END
 
 
 def test_tensors_are_read_as_float32(tmp_path):
@@ -102,25 +102,25 @@ def test_tensors_are_read_as_float32(tmp_path):
         header[name] = entry(dtype, values.shape, (len(data), len(data) + values.nbytes))
         data += values.tobytes()
     directory = write(tmp_path, with_header(json.dumps(header).encode(), data))
-    found = {tensor.name: tensor for tensor in foreign.tensors(directory)}
+    found = {tensor.name: tensor for tensor in tensors(directory)}
     assert found["ids"].dtype == "I64"
     for name, dtype in (("f32", np.float32), ("f16", np.float16), ("bf16", ml_dtypes.bfloat16)):
-        loaded = foreign.load([found[name]])
+        loaded = load([found[name]])
         assert loaded.dtype == np.float32 and loaded.tolist() == x.astype(dtype).astype(np.float32).tolist()
 
 
 def test_a_file_that_shrank_after_its_header_was_read_is_refused(tmp_path):
-    tensor = foreign.tensors(write(tmp_path, WHOLE))[-1]
+    tensor = tensors(write(tmp_path, WHOLE))[-1]
     write(tmp_path, WHOLE[:END])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        foreign.load([tensor])
+        load([tensor])
 
 
 def shards(directory, places):
     for file in ("x.safetensors", "y.safetensors"):
         names = {"x.safetensors": ["a", "b"], "y.safetensors": ["c"]}[file]
         write(directory, safetensors.numpy.save({name: TENSORS[name] for name in names}), file)
-    (directory / foreign.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return directory
 
 
@@ -129,9 +129,9 @@ PLACES = {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}
 
 
 def test_shards_are_one_file(tmp_path):
-    found = foreign.tensors(shards(tmp_path, PLACES))
+    found = tensors(shards(tmp_path, PLACES))
     for tensor in found:
-        np.testing.assert_array_equal(foreign.load([tensor]), TENSORS[tensor.name])
+        np.testing.assert_array_equal(load([tensor]), TENSORS[tensor.name])
     assert [tensor.name for tensor in found] == ["a", "b", "c"]
 
 
@@ -140,7 +140,7 @@ def test_a_shard_elsewhere_is_refused(file, tmp_path):
     (tmp_path / "in").mkdir()
     write(tmp_path, WHOLE, "x.safetensors")
     with pytest.raises(CheckpointError) as error:
-        foreign.tensors(shards(tmp_path / "in", PLACES | {"a": file}))
+        tensors(shards(tmp_path / "in", PLACES | {"a": file}))
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_shard_elsewhere_is_refused(file, tmp_path):
 )
 def test_an_index_that_is_not_of_its_shards_is_refused(places, text, tmp_path):
     with pytest.raises(CheckpointError, match=text):
-        foreign.tensors(shards(tmp_path, places))
+        tensors(shards(tmp_path, places))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.ckpt", "weights.pt"])
@@ -168,25 +168,25 @@ def test_pickles_are_not_opened(name, tmp_path):
 
     write(tmp_path, pickle.dumps(Trap()), name)
     with pytest.raises(CheckpointError, match=rf"{name}: loading this format can run code.*save_pretrained"):
-        foreign.tensors(tmp_path)
+        tensors(tmp_path)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
     for directory in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match=r"holds neither model\.safetensors nor"):
-            foreign.tensors(directory)
+            tensors(directory)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", '{"a": 1, "a": 2}', "[" * 100_000, "\udcff"])
 def test_json_that_is_no_object_is_refused(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json: is not a JSON object") as error:
-        foreign.read_json(tmp_path / "config.json")
+        read_json(tmp_path / "config.json")
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_huge_json_is_not_read(tmp_path):
     with (tmp_path / "config.json").open("wb") as file:
-        file.truncate(foreign.JSON_LIMIT + 1)
+        file.truncate(JSON_LIMIT + 1)
     with pytest.raises(CheckpointError, match="more than 10,000,000 bytes"):
-        foreign.read_json(tmp_path / "config.json")
+        read_json(tmp_path / "config.json")

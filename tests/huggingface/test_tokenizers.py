@@ -5,6 +5,7 @@ import functools
 import json
 import random
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -13,7 +14,8 @@ from directories import assert_same, hf, model_of, ours, shared, write
 
 from bertjax.data import tokenizer
 from bertjax.errors import DataError
-from bertjax.huggingface import directory as convert
+from bertjax.huggingface.directory import read
+from bertjax.model.network import abstract_params
 
 HARD = [
     "Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x",
@@ -35,9 +37,8 @@ HARD = [
 def model_for(loaded, kind="bert"):
     """A model of one narrow layer with this vocabulary, and parameters of zeros."""
     sizes = {"vocab_size": loaded.vocab_size, "num_layers": 1, "hidden_size": 4, "embedding_size": 4, "num_heads": 1}
-    model = dataclasses.replace(model_of(kind), **sizes)
-    flat = {path: np.zeros(shape, np.float32) for path, shape in convert._shapes(model).items()}
-    return {"model": model, "params": convert.unflatten_dict(flat, sep="/")}
+    config = dataclasses.replace(model_of(kind), **sizes)
+    return {"config": config, "params": jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config))}
 
 
 def ids_of(loaded, texts):
@@ -72,12 +73,12 @@ def sample():
     ],
 )
 def test_exported_tokenizers_give_the_same_ids(file, lower_case, kind, tmp_path):
-    """On lines of text and on hard ones; `convert._unigram` names the rare lines where they differ."""
+    """On lines of text and on hard ones; `bertjax.huggingface.tokenizers` names the rare lines where they differ."""
     source = shared("vocab", file)
     loaded = tokenizer.load(source, lower_case=lower_case)
     directory = write(tmp_path / "model", **model_for(loaded, kind), tokenizer=source, lower_case=lower_case)
-    imported = convert.read(directory)
-    assert (imported.tokenizer.read_bytes(), imported.lower_case) == (source.read_bytes(), lower_case)
+    contents = read(directory)
+    assert (contents.tokenizer.read_bytes(), contents.lower_case) == (source.read_bytes(), lower_case)
     lines = sample() + HARD
     expected = ids_of(loaded, lines)
     fast = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -88,7 +89,7 @@ def test_exported_tokenizers_give_the_same_ids(file, lower_case, kind, tmp_path)
     peer = hf().AutoTokenizer.from_pretrained(directory)
     assert peer(lines, add_special_tokens=False)["input_ids"] == found
     special = loaded.special
-    (a, b), second = ids_of(loaded, ["Hello there.", "Yes, sir!"]), int(imported.model.token_types > 1)
+    (a, b), second = ids_of(loaded, ["Hello there.", "Yes, sir!"]), int(contents.config.token_types > 1)
     pair = peer("Hello there.", "Yes, sir!")
     assert pair["input_ids"] == [special.cls, *a, special.sep, *b, special.sep]
     assert pair.get("token_type_ids", [0] * (len(a + b) + 3)) == [0] * (len(a) + 2) + [second] * (len(b) + 1)
@@ -97,7 +98,7 @@ def test_exported_tokenizers_give_the_same_ids(file, lower_case, kind, tmp_path)
     if file.endswith(".txt"):  # which has a tokenizer in Python too
         slow = hf().BertTokenizerLegacy.from_pretrained(directory)
         assert [slow(line, add_special_tokens=False)["input_ids"] for line in lines[:100]] == expected[:100]
-    assert peer.model_max_length == imported.model.max_positions
+    assert peer.model_max_length == contents.config.max_positions
     peer.save_pretrained(tmp_path / "again")  # transformers 5 saves no vocab.txt and no spiece.model
     assert not (tmp_path / "again" / source.name).exists()
     assert_the_same(tokenizer.load(tmp_path / "again" / "tokenizer.json", lower_case=lower_case), loaded, lines)
@@ -109,7 +110,7 @@ def test_positions_of_an_exported_roberta_count_from_its_own_padding(tmp_path):
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(300))]))
     directory = write(tmp_path / "model", "roberta", tokenizer=vocabulary)
-    assert_same(convert.read(directory).params, ours("roberta")[1])
+    assert_same(read(directory).params, ours("roberta")[1])
     peer = hf().AutoModelForMaskedLM.from_pretrained(directory).eval()
     assert (peer.config.pad_token_id, peer.config.max_position_embeddings) == (0, 33)
     ids = torch.tensor([[3, 1, 9, 8, 4, 0, 0]])  # id 1 is a token, 0 is padding
@@ -128,12 +129,12 @@ def test_a_byte_level_bpe_goes_in_and_out_as_it_is(tmp_path):
     directory = write(tmp_path / "model", **model_for(loaded, "roberta"), tokenizer=source)
     names = {path.name for path in directory.iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    imported = convert.read(directory)
-    assert imported.tokenizer == directory / "tokenizer.json"
-    assert tokenizer.load(imported.tokenizer, lower_case=imported.lower_case).digest == loaded.digest
+    contents = read(directory)
+    assert contents.tokenizer == directory / "tokenizer.json"
+    assert tokenizer.load(contents.tokenizer, lower_case=contents.lower_case).digest == loaded.digest
     config = json.loads((directory / "config.json").read_text())
     assert {n: config[f"{n}_token_id"] for n in ("pad", "bos", "eos")} == {"pad": 1, "bos": 0, "eos": 2}
-    assert config["max_position_embeddings"] == imported.model.max_positions + 2
+    assert config["max_position_embeddings"] == contents.config.max_positions + 2
 
     peer = hf().AutoTokenizer.from_pretrained(directory)
     assert type(peer) is hf().RobertaTokenizer and len(peer) == loaded.vocab_size
@@ -182,21 +183,21 @@ def test_other_byte_level_bpes_keep_their_ids(kind, changes, tmp_path):
 
 
 def test_a_directory_of_roberta_comes_back(tmp_path):
-    """As transformers saves it: imported and exported again, with the ids of its own tokenizer."""
+    """As transformers saves it: contents and exported again, with the ids of its own tokenizer."""
     train_bpe(tmp_path / "tokenizer.json")
     theirs = hf().RobertaTokenizerFast.from_pretrained(tmp_path)
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     config = hf().RobertaConfig(vocab_size=360, max_position_embeddings=34, type_vocab_size=1, **sizes)
     hf().RobertaForMaskedLM(config).save_pretrained(tmp_path / "theirs")
     theirs.save_pretrained(tmp_path / "theirs")
-    imported = convert.read(tmp_path / "theirs")
-    assert imported.fresh == ("pooler",) and imported.model.max_positions == 32
-    loaded = tokenizer.load(imported.tokenizer, lower_case=imported.lower_case)
+    contents = read(tmp_path / "theirs")
+    assert contents.fresh == ("pooler",) and contents.config.max_positions == 32
+    loaded = tokenizer.load(contents.tokenizer, lower_case=contents.lower_case)
     lines = TEXT + HARD
     assert ids_of(loaded, lines) == theirs(lines, add_special_tokens=False)["input_ids"]
-    ours = write(tmp_path / "ours", model=imported.model, params=imported.params, tokenizer=imported.tokenizer)
-    assert convert.read(ours).model == imported.model
-    assert_same(convert.read(ours).params, imported.params)
+    ours = write(tmp_path / "ours", config=contents.config, params=contents.params, tokenizer=contents.tokenizer)
+    assert read(ours).config == contents.config
+    assert_same(read(ours).params, contents.params)
     assert hf().AutoTokenizer.from_pretrained(ours)(lines) == theirs(lines)
 
 

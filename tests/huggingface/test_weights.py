@@ -9,18 +9,22 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from directories import KINDS, UNSHARED, assert_same, hf, ours, reference, restore, shared, stored, write
+from directories import KINDS, UNSHARED, assert_same, hf, ours, restore, shared, stored, write
 from flax.traverse_util import flatten_dict
 from oracle import layer_params, pretrain_outputs
 from small import random_batch, tiny
 
+from bertjax.config.schema import ComputeConfig
 from bertjax.errors import CheckpointError
-from bertjax.huggingface import directory as convert
-from bertjax.huggingface import names as families
-from bertjax.model.network import Group, Pretrainer
+from bertjax.huggingface import names
+from bertjax.huggingface.directory import read
+from bertjax.model import network
+from bertjax.model.encoder import Group
+from bertjax.tasks.terms import terms as pretraining_terms
 from bertjax.train import objective
 
 BATCH = {"batch_size": 5, "seq_len": 31}
+PLAIN = ComputeConfig(attention="reference")
 QUICKLY = {"xla_cpu_use_fusion_emitters": False}  # half the time to compile
 HF_SIZES = {
     "vocab_size": 397,
@@ -92,8 +96,8 @@ def inputs_of(model, batch):
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-def apply(model, params, batch):
-    return Pretrainer(model).apply({"params": params}, batch)
+def apply(config, params, batch):
+    return network.apply(config, PLAIN, params, batch)
 
 
 def differences(peer, folder, config):
@@ -103,43 +107,44 @@ def differences(peer, folder, config):
     batch has padding, token types and rows without a pair label.
     """
     peer.save_pretrained(folder / "model")
-    imported = convert.read(folder / "model")
+    contents = read(folder / "model")
     batch = random_batch(config)
-    batch["token_types"] *= imported.model.token_types > 1
-    terms = dataclasses.replace(config.objective, pair=float(imported.model.pair_head))
+    batch["token_types"] *= contents.config.token_types > 1
+    pairs = "pair_head" in contents.config.heads
+    terms = pretraining_terms(dataclasses.replace(config.objective, pair=float(pairs)))
 
     def loss(params, batch):
-        outputs = Pretrainer(reference(imported.model)).apply({"params": params}, batch)
+        outputs = network.apply(contents.config, PLAIN, params, batch)
         totals = objective.total_weights(terms, batch)
         sums = objective.weighted_sums(terms, outputs, batch)
         return objective.total_loss(terms, objective.normalise(sums, totals)), outputs
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
-    (value, outputs), gradients = compiled(imported.params, batch)
+    (value, outputs), gradients = compiled(contents.params, batch)
 
     inputs = inputs_of(peer, batch)
     expected = peer(**inputs)
     expected.loss.backward()
     body = {name: x for name, x in inputs.items() if name in ("input_ids", "attention_mask", "token_type_ids")}
     base = peer.base_model(**body)
-    logits = expected.prediction_logits if imported.model.pair_head else expected.logits
+    logits = expected.prediction_logits if pairs else expected.logits
     logits = np.take_along_axis(logits.detach().numpy(), batch["mlm_positions"][:, :, None], axis=1)
     real, used = batch["segments"] > 0, batch["mlm_weights"] > 0
-    pairs = {
+    compared = {
         "hidden": (outputs["hidden"][real], base.last_hidden_state.detach().numpy()[real]),
         "mlm_logits": (outputs["mlm_logits"][used], logits[used]),
     }
-    if imported.model.pair_head:
-        pairs["pooled"] = (outputs["pooled"][:, 0], base.pooler_output.detach().numpy())
-        pairs["pair_logits"] = (outputs["pair_logits"][:, 0], expected[2].detach().numpy())
-    found = {name: float(np.abs(ours - theirs).max()) for name, (ours, theirs) in pairs.items()}
+    if pairs:
+        compared["pooled"] = (outputs["pooled"][:, 0], base.pooler_output.detach().numpy())
+        compared["pair_logits"] = (outputs["pair_logits"][:, 0], expected[2].detach().numpy())
+    found = {name: float(np.abs(ours - theirs).max()) for name, (ours, theirs) in compared.items()}
     found["loss"] = abs(float(value) / expected.loss.item() - 1)
 
     # Gradients of the torch model take the road of its weights: written as tensors, read as parameters.
     shutil.copytree(folder / "model", folder / "gradients")
-    names = stored(folder / "model")
-    restore(folder / "gradients", {n: p.grad.numpy() for n, p in peer.named_parameters() if n in names})
-    theirs = flatten_dict(convert.read(folder / "gradients").params, sep="/")
+    kept = stored(folder / "model")
+    restore(folder / "gradients", {n: p.grad.numpy() for n, p in peer.named_parameters() if n in kept})
+    theirs = flatten_dict(read(folder / "gradients").params, sep="/")
     relative = {}
     for path, x in flatten_dict(gradients, sep="/").items():
         # The gradient of a key's bias is zero but for rounding: softmax does not see it.
@@ -169,16 +174,16 @@ def test_the_two_forms_of_gelu_are_told_apart(name, activation, tmp_path):
         "BertForPreTraining", **(HF_SIZES | {"hidden_act": name, "initializer_range": 0.02, "num_hidden_layers": 2})
     )
     peer.save_pretrained(tmp_path)
-    imported = convert.read(tmp_path)
-    assert imported.model.activation == activation
+    contents = read(tmp_path)
+    assert contents.config.activation == activation
     batch = random_batch(tiny(model={"vocab_size": 397}, data=BATCH))
     logits = peer(**inputs_of(peer, batch)).prediction_logits.detach().numpy()
     logits = np.take_along_axis(logits, batch["mlm_positions"][:, :, None], axis=1)
     used = batch["mlm_weights"] > 0
 
     def difference(activation):
-        model = dataclasses.replace(reference(imported.model), activation=activation)
-        return np.abs(apply(model, imported.params, batch)["mlm_logits"] - logits)[used].max()
+        config = dataclasses.replace(contents.config, activation=activation)
+        return np.abs(apply(config, contents.params, batch)["mlm_logits"] - logits)[used].max()
 
     (other,) = {"gelu_erf", "gelu_tanh"} - {activation}
     assert difference(activation) <= 3e-7 < 3e-6 < difference(other)
@@ -188,29 +193,29 @@ def test_real_weights_give_their_published_logits(tmp_path):
     """BERT-Tiny, fine-tuned on SST-2: its encoder, from the output of the embeddings on, which it comes without."""
     source = shared("weights", "bert_tiny_sst2_encoder")
     with pytest.raises(CheckpointError, match=r"embeddings.word_embeddings.weight is missing"):
-        convert.read(source)
+        read(source)
     tables = {"word_embeddings": (30522, 128), "position_embeddings": (512, 128), "token_type_embeddings": (2, 128)}
     tensors = {f"bert.embeddings.{name}.weight": np.zeros(shape, np.float32) for name, shape in tables.items()}
     tensors |= {f"bert.embeddings.LayerNorm.{name}": np.zeros(128, np.float32) for name in ("weight", "bias")}
     shutil.copy(source / "config.json", tmp_path)
     (tmp_path / "config.json").chmod(0o644)
     restore(tmp_path, tensors | stored(source))
-    imported = convert.read(tmp_path)
-    assert imported.fresh == ("mlm_head", "pair_head") and imported.classifier is not None
+    contents = read(tmp_path)
+    assert contents.fresh == ("mlm_head", "pair_head") and contents.classifier is not None
 
     values = np.load(source / "inputs_and_expected.npz")
     x_BLH = values["embedding_output_4"][None]
     segments_BL = np.ones(x_BLH.shape[:2], np.int32)
-    params = imported.params["encoder"]["groups"]
-    group = jax.jit(Group(reference(imported.model), every_layer=False).apply)
+    params = contents.params["encoder"]["groups"]
+    group = jax.jit(Group(contents.config, PLAIN, every_layer=False).apply)
     for layer in range(2):
         one = jax.tree.map(lambda x, layer=layer: x[layer], params)
         x_BLH, _ = group({"params": one}, x_BLH, None, segments_BL)
         np.testing.assert_allclose(x_BLH[0], values[f"hidden_layer{layer + 1}_4"], atol=1e-5, rtol=0)
-    pooler = imported.params["pooler"]
+    pooler = contents.params["pooler"]
     pooled = np.tanh(x_BLH[0, 0] @ pooler["kernel"] + pooler["bias"])
     np.testing.assert_allclose(pooled, values["pooled_4"], atol=1e-5, rtol=0)
-    logits = imported.classifier["classifier.weight"] @ pooled + imported.classifier["classifier.bias"]
+    logits = contents.classifier["classifier.weight"] @ pooled + contents.classifier["classifier.bias"]
     (case,) = json.loads((source / "golden.json").read_text())["cases"]
     np.testing.assert_allclose(logits, case["logits_exact_layernorm_float64"], atol=1e-5, rtol=0)
 
@@ -220,29 +225,30 @@ def test_real_weights_give_their_published_logits(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_read_bit_for_bit(kind, tmp_path):
-    model, params = ours(kind)
-    imported = convert.read(write(tmp_path / "model", kind))
-    assert imported.family == KINDS[kind][1]
-    assert reference(imported.model) == model
-    assert_same(imported.params, params)
-    assert "mlm_head" not in imported.fresh and imported.classifier is None and imported.tokenizer is None
+    config, params = ours(kind)
+    contents = read(write(tmp_path / "model", kind))
+    assert contents.family == KINDS[kind][1]
+    assert contents.config == config
+    assert_same(contents.params, params)
+    assert "mlm_head" not in contents.fresh and contents.classifier is None and contents.tokenizer is None
 
 
 @pytest.mark.parametrize("kind", UNSHARED)
 def test_sharing_that_transformers_has_not_is_undone(kind, tmp_path):
     """Each layer has a copy of what it used, and the card says so."""
-    model, params = ours(kind)
-    imported = convert.read(write(tmp_path / "model", kind))
-    assert imported.family == UNSHARED[kind][1] and imported.model.share == "none"
-    for layer in range(model.num_layers):
-        expected = layer_params(params["encoder"]["groups"], model, layer)
-        assert_same(layer_params(imported.params["encoder"]["groups"], imported.model, layer), expected)
+    config, params = ours(kind)
+    contents = read(write(tmp_path / "model", kind))
+    assert contents.family == UNSHARED[kind][1] and contents.config.share == "none"
+    for layer in range(config.num_layers):
+        expected = layer_params(params["encoder"]["groups"], config, layer)
+        assert_same(layer_params(contents.params["encoder"]["groups"], contents.config, layer), expected)
     assert "each layer has its own copy" in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "attention", "ffn_factorised"])
 def test_transformers_loads_every_weight_and_computes_the_same(kind, tmp_path):
-    model, params = ours(kind)
+    config, params = ours(kind)
+    pooler, pairs = ("pooler" in config.heads), ("pair_head" in config.heads)
     directory = write(tmp_path / "model", kind)
     name = json.loads((directory / "config.json").read_text())["architectures"][0]
     with warnings.catch_warnings():
@@ -250,28 +256,28 @@ def test_transformers_loads_every_weight_and_computes_the_same(kind, tmp_path):
         peer, report = getattr(hf(), name).from_pretrained(directory, output_loading_info=True)
         base, base_report = hf().AutoModel.from_pretrained(directory, output_loading_info=True)
     # A pooler without a pair head is there for AutoModel; no class with an MLM head alone has a place for it.
-    extra = {key for key in stored(directory) if "pooler" in key and model.pooler and not model.pair_head}
+    extra = {key for key in stored(directory) if "pooler" in key and pooler and not pairs}
     assert {what: keys for what, keys in report.items() if keys} == ({"unexpected_keys": extra} if extra else {})
-    assert model.pooler == (not base_report["missing_keys"]) or model.token_types == 0
+    assert pooler == (not base_report["missing_keys"]) or config.token_types == 0
     heads = ("cls.", "predictions.", "sop_classifier.", "lm_head.", "vocab_")  # which AutoModel has not
     assert all(key.startswith(heads) for key in base_report["unexpected_keys"])
-    auto = hf().AutoModelForPreTraining if model.pair_head else hf().AutoModelForMaskedLM
+    auto = hf().AutoModelForPreTraining if pairs else hf().AutoModelForMaskedLM
     assert type(auto.from_pretrained(directory)) is type(peer)
 
     loaded = peer.state_dict() | {f"{base.base_model_prefix}.{name}": x for name, x in base.state_dict().items()}
     for name, x in stored(directory).items():
         np.testing.assert_array_equal(loaded[name].numpy(), x, err_msg=name)
-    config = peer.config.to_dict()
-    assert families.from_json(directory, config["model_type"], config)[0].activation == model.activation
+    theirs = peer.config.to_dict()
+    assert names.from_json(directory, theirs["model_type"], theirs)[0].activation == config.activation
 
-    if model.layer_norm_eps != 1e-12:
+    if config.layer_norm_eps != 1e-12:
         return  # which the oracle does not compute
     batch = random_batch(tiny(data={"batch_size": 2}))
-    batch["token_types"] *= model.token_types > 1
+    batch["token_types"] *= config.token_types > 1
     outputs = peer(**inputs_of(peer, batch))
     for row in range(2):
-        expected = pretrain_outputs(params, model, batch, row)
+        expected = pretrain_outputs(params, config, batch, row)
         at = batch["mlm_positions"][row][batch["mlm_weights"][row] > 0]
         np.testing.assert_allclose(outputs[1][row].detach().numpy()[at], expected["mlm_logits"], atol=1e-5, rtol=0)
-        if model.pair_head:
+        if pairs:
             np.testing.assert_allclose(outputs[2][row].detach().numpy(), expected["pair_logits"], atol=1e-5, rtol=0)

@@ -1,54 +1,17 @@
 """`bertjax.model.network` against an independent NumPy model, and against itself in its other forms."""
 
-import dataclasses
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import KINDS, make, run
 from oracle import pretrain_outputs
 from small import one_device_mesh, random_batch, shapes_of_state, tiny, train_step_of
 
-from bertjax.config.schema import ComputeConfig
 from bertjax.model.network import Network, abstract_params, apply, init
 from bertjax.tasks.terms import terms
 from bertjax.train import objective
-
-KINDS = {
-    "bert": {},
-    "albert": {"share": "all", "embedding_size": 16},
-    "albert_2_groups": {"share": "all", "num_groups": 2, "embedding_size": 16, "activation": "relu"},
-    "attention_shared": {"share": "attention", "num_groups": 2},
-    "ffn_shared": {"share": "ffn"},
-    "distilbert": {
-        "token_types": 0,
-        "heads": ("mlm_head",),
-        "activation": "gelu_erf",
-        "attention_output_dropout": False,
-    },
-}
-
-
-@functools.cache
-def make(kind, **changes):
-    """Config, batch and random parameters; LayerNorms too, since a wrong use of scale 1 and bias 0 would not show."""
-    config = tiny(model={**KINDS[kind], **changes}, objective={"pair": 0.0} if kind == "distilbert" else {})
-    batch = random_batch(config)
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        centre = 1.0 if path[-1].key == "scale" else 0.0
-        return (centre + 0.1 * rng.normal(size=x.shape)).astype(np.float32)
-
-    return config, batch, jax.tree_util.tree_map_with_path(draw, abstract_params(config.model))
-
-
-@functools.cache
-def run(model, dtype="float32"):
-    """The jitted model: (params, batch, key) -> outputs."""
-    return jax.jit(functools.partial(apply, model, ComputeConfig(dtype=dtype)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,46 +27,6 @@ def test_equals_numpy_model(kind):
         if "pair_head" in config.model.heads:
             np.testing.assert_allclose(outputs["pair_logits"][row, 0], expected["pair_logits"], atol=1e-5, rtol=0)
     assert ("pair_logits" in outputs) == ("pair_head" in config.model.heads)
-
-
-@pytest.mark.parametrize("kind", ["bert", "albert_2_groups", "attention_shared"])
-@pytest.mark.parametrize("changes", [{"scan": False}, {"remat": "full"}, {"remat": "dots", "scan": False}])
-def test_scan_unrolled_and_remat_are_one_function(kind, changes):
-    """Outputs and gradients with dropout: the same keys reach the same layers in every form."""
-    config, batch, params = make(kind)
-
-    def loss(params, compute):
-        outputs = apply(config.model, compute, params, batch, jax.random.key(3))
-        return jnp.mean(outputs["mlm_logits"] ** 2) + jnp.mean(outputs["pair_logits"] ** 2)
-
-    both = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    value, grads = both(params, config.compute)
-    other_value, other_grads = both(params, dataclasses.replace(config.compute, **changes))
-    np.testing.assert_allclose(value, other_value, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), grads, other_grads)
-
-
-def test_every_layer_and_part_draws_its_own_dropout():
-    """With one set of weights for all layers and no input difference, equal keys would drop equally."""
-    config, batch, params = make("albert", dropout=0.5)
-    runs = [run(config.model)(params, batch, jax.random.key(k))["hidden"] for k in (0, 0, 1)]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert np.abs(runs[0] - runs[2]).max() > 0.1
-
-
-@pytest.mark.parametrize("kind", ["bert", "albert"])
-def test_padding_and_neighbours_change_nothing(kind):
-    """[A, padding] equals [A | B] packed at A, whatever the padding holds: exactly, not nearly."""
-    config, batch, params = make(kind)
-    batch = {name: array.copy() for name, array in batch.items()}
-    hidden = run(config.model)
-    length = config.data.seq_len // 2
-    batch["segments"][:, :length], batch["segments"][:, length:] = 1, 0
-    alone = hidden(params, batch)["hidden"][:, :length]
-    garbage = dict(batch, tokens=np.where(batch["segments"] > 0, batch["tokens"], 7))
-    np.testing.assert_array_equal(alone, hidden(params, garbage)["hidden"][:, :length])
-    packed = dict(garbage, segments=np.where(batch["segments"] > 0, 1, 2))
-    np.testing.assert_array_equal(alone, hidden(params, packed)["hidden"][:, :length])
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_near():

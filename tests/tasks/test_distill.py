@@ -6,18 +6,20 @@ import jax
 import numpy as np
 import pytest
 from oracle import softmax
-from small import one_device_mesh, random_batch, tiny
+from small import fresh_state, one_device_mesh, random_batch, task_of, tiny, train_step_of
 
 from bertjax.config.recipe import override
-from bertjax.config.schema import Config, TeacherConfig
+from bertjax.config.schema import ComputeConfig, Config, ModelConfig, ObjectiveConfig, TeacherConfig
 from bertjax.errors import ConfigError
-from bertjax.model import network as model
+from bertjax.model import network
+from bertjax.model.cost import flops_per_token
 from bertjax.parallel import sharding
 from bertjax.tasks import distill
-from bertjax.tasks.distill import Teacher, layer_map
+from bertjax.tasks.teacher import Teacher
+from bertjax.tasks.terms import held_out_terms
 from bertjax.train import objective
 from bertjax.train.optim import make_optimizer
-from bertjax.train.step import init_state, make_eval_step, make_train_step
+from bertjax.train.step import make_eval_step
 
 QUIET = {"dropout": 0.0, "attention_dropout": 0.0, "num_layers": 2}
 TAUGHT = {"soft": 5.0, "cosine": 1.0, "logit_mse": 0.5, "hidden_mse": 0.25}
@@ -30,25 +32,22 @@ def distilling(objective=None, teacher=None, **sections) -> Config:
 
 
 def draw(shape, seed):
-    leaves, tree = jax.tree.flatten(model.abstract_params(shape))
+    leaves, tree = jax.tree.flatten(network.abstract_params(shape))
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(tree, [rng.normal(0, 0.2, leaf.shape).astype(leaf.dtype) for leaf in leaves])
 
 
 def teacher_of(config, *, layers=4, seed=7, **changes):
     shape = replace(config.model, num_layers=layers, **changes)
-    return Teacher(shape, draw(shape, seed), "")
+    return Teacher(shape, ComputeConfig(), draw(shape, seed), "digest")
 
 
-def taught(config, params, teacher, batch, teacher_params=None):
-    """The normalised losses of the taught terms and their weighted sum."""
-    teacher_params = teacher.params if teacher_params is None else teacher_params
-    batch = distill.with_weights(config.teacher, batch)
-    outputs = model.apply(config.model, params, batch, every_layer=distill.needs_every_layer(config))
-    outputs |= distill.items(config, params, outputs, teacher, teacher_params, batch)
-    totals = objective.total_weights(config.objective, batch)
-    metrics = objective.normalise(objective.weighted_sums(config.objective, outputs, batch), totals)
-    return objective.total_loss(config.objective, metrics), metrics
+def taught(config, params, teacher, batch):
+    """The normalised losses of the terms and their weighted sum."""
+    task = task_of(config, teacher)
+    sums = objective.weighted_sums(task.terms, task.forward(params, batch, None), batch)
+    values = objective.normalise(sums, objective.total_weights(task.terms, batch))
+    return objective.total_loss(task.terms, values), values
 
 
 # Each term and its gradient by its inputs, in NumPy float64 ----------------------------------------------------------
@@ -78,12 +77,12 @@ def test_words_equal_the_oracle(temperature):
     rng = np.random.default_rng(0)
     mine, theirs, weights = rng.normal(size=(3, 5, 11)), rng.normal(size=(3, 5, 11)), rng.integers(0, 2, (3, 5))
     for name, oracle in (("soft", soft), ("logit_mse", logit_mse)):
-        o = objective.ObjectiveConfig(**{name: 1.0})
+        o = ObjectiveConfig(**{name: 1.0})
 
         def total(x, name=name, o=o):
             found = distill.compare_words(o, TeacherConfig(temperature=temperature), x, theirs.astype(np.float32))
-            assert set(found) == {f"{name}_items"}
-            return (found[f"{name}_items"] * weights).sum(), found[f"{name}_items"]
+            assert set(found) == {name}
+            return (found[name] * weights).sum(), found[name]
 
         gradient, items = jax.grad(total, has_aux=True)(mine.astype(np.float32))
         expected, slope = oracle(mine, theirs, temperature)
@@ -95,12 +94,12 @@ def test_hidden_states_equal_the_oracle():
     rng = np.random.default_rng(0)
     mine, theirs, weights = rng.normal(size=(2, 3, 5, 8)), rng.normal(size=(2, 3, 5, 8)), rng.integers(0, 2, (3, 5))
     for name, oracle in (("cosine", cosine), ("hidden_mse", hidden_mse)):
-        o = objective.ObjectiveConfig(**{name: 1.0})
+        o = ObjectiveConfig(**{name: 1.0})
 
         def total(x, name=name, o=o):
             found = distill.compare_states(o, x, theirs.astype(np.float32))
-            assert set(found) == {f"{name}_items"}
-            return (found[f"{name}_items"] * weights).sum(), found[f"{name}_items"]
+            assert set(found) == {name}
+            return (found[name] * weights).sum(), found[name]
 
         gradient, items = jax.grad(total, has_aux=True)(mine.astype(np.float32))
         expected, slope = oracle(mine, theirs)
@@ -114,9 +113,9 @@ def test_the_gradient_hardly_depends_on_the_temperature():
     mine, theirs = 0.01 * rng.normal(size=(2, 4, 6, 50)).astype(np.float32)
     slopes = [
         jax.grad(
-            lambda x, T=T: distill.compare_words(
-                objective.ObjectiveConfig(soft=1.0), TeacherConfig(temperature=T), x, theirs
-            )["soft_items"].sum()
+            lambda x, T=T: distill.compare_words(ObjectiveConfig(soft=1.0), TeacherConfig(temperature=T), x, theirs)[
+                "soft"
+            ].sum()
         )(mine)
         for T in (1.0, 4.0)
     ]
@@ -134,26 +133,25 @@ def batch():
 
 
 @pytest.mark.parametrize("tokens", ["masked", "real"])
-@pytest.mark.parametrize("layers", ["last", "every"])
+@pytest.mark.parametrize("layers", [(), (0, 1)])
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(batch, tokens, layers):
     config = distilling(teacher={"tokens": tokens, "layers": layers})
     teacher = teacher_of(config, layers=2)
-    loss, metrics = jax.jit(lambda p: taught(config, p, teacher, batch))(teacher.params)
-    for name in objective.TAUGHT:
-        np.testing.assert_allclose(metrics[f"{name}_loss"], 0.0, atol=1e-6)
-    np.testing.assert_allclose(loss, metrics["mlm_loss"] + metrics["pair_loss"], atol=1e-5)
+    loss, values = jax.jit(lambda p: taught(config, p, teacher, batch))(teacher.params)
+    for name in TAUGHT:
+        np.testing.assert_allclose(values[name]["loss"], 0.0, atol=1e-6)
+    np.testing.assert_allclose(loss, values["mlm"]["loss"] + values["pair"]["loss"], atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", ["masked", "real"])
 def test_terms_are_means_over_the_positions_that_count(batch, tokens):
     """Uneven masks, padding, two examples a row; a teacher of other depth, against NumPy on its outputs."""
-    config = distilling(teacher={"tokens": tokens, "layers": "1,3"})
+    config = distilling(teacher={"tokens": tokens, "layers": (1, 3)})
     teacher, params = teacher_of(config), draw(config.model, 3)
     every = batch | {"mlm_positions": np.tile(np.arange(32), (8, 1))} if tokens == "real" else batch
+    apply = jax.jit(network.apply, static_argnums=(0, 1), static_argnames="every_layer")
     mine, theirs = (
-        jax.device_get(
-            jax.jit(model.apply, static_argnums=0, static_argnames="every_layer")(m, p, every, every_layer=True)
-        )
+        jax.device_get(apply(m, ComputeConfig(), p, every, every_layer=True))
         for m, p in ((config.model, params), (teacher.model, teacher.params))
     )
     real = batch["segments"] > 0
@@ -166,9 +164,9 @@ def test_terms_are_means_over_the_positions_that_count(batch, tokens):
         "cosine": (cosine(*states)[0].mean(0) * real).sum() / real.sum(),
         "hidden_mse": (hidden_mse(*states)[0].mean(0) * real).sum() / real.sum(),
     }
-    _, metrics = jax.jit(lambda p: taught(config, p, teacher, batch))(params)
+    _, values = jax.jit(lambda p: taught(config, p, teacher, batch))(params)
     for name, value in expected.items():
-        np.testing.assert_allclose(metrics[f"{name}_loss"], value, rtol=2e-5, err_msg=name)
+        np.testing.assert_allclose(values[name]["loss"], value, rtol=2e-5, err_msg=name)
 
 
 def test_all_words_in_chunks_are_all_words(batch, monkeypatch):
@@ -183,23 +181,23 @@ def test_all_words_in_chunks_are_all_words(batch, monkeypatch):
 
 
 def test_no_gradient_reaches_the_teacher(batch):
-    config = distilling(teacher={"layers": "every"})
+    config = distilling(teacher={"layers": (1, 3)})
     teacher, params = teacher_of(config), draw(config.model, 3)
-    slopes = jax.jit(jax.grad(lambda t: taught(config, params, teacher, batch, t)[0]))(teacher.params)
+    slopes = jax.jit(jax.grad(lambda t: taught(config, params, replace(teacher, params=t), batch)[0]))(teacher.params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(slopes))
 
 
 def update(config, mesh, teacher, batch):
-    teacher = replace(teacher, params=jax.device_put(teacher.params, model.param_shardings(teacher.model, mesh)))
-    step = make_train_step(config, mesh, teacher)
-    state, metrics = step(init_state(config, mesh), sharding.put_batch(batch, mesh))
-    return jax.device_get((state.params, metrics))
+    teacher = replace(teacher, params=jax.device_put(teacher.params, network.param_shardings(teacher.model, mesh)))
+    step = train_step_of(config, mesh, teacher)
+    state, values = step(fresh_state(config, mesh, teacher), sharding.put_batch(batch, mesh))
+    return jax.device_get((state.params, values))
 
 
 def test_microbatches_and_meshes_give_the_same_update(batch):
     """Uneven masks; Adam's eps as in test_step: the rounding of a gradient near 0 must not become its sign."""
     optim = {"eps": 1e-3, "warmup_steps": 0}
-    config = distilling(teacher={"layers": "every"}, optim=optim)
+    config = distilling(teacher={"layers": (1, 3)}, optim=optim)
     teacher = teacher_of(config)
     one = update(config, one_device_mesh(config), teacher, batch)
     cut = override(config, optim={"accumulate": 4}, mesh={"data": 2, "fsdp": 2, "tensor": 2})
@@ -208,27 +206,46 @@ def test_microbatches_and_meshes_give_the_same_update(batch):
 
 
 def test_a_projection_is_learnt_and_what_is_frozen_stays(batch):
-    freeze = {"freeze": "encoder/embeddings/position, pooler", "lr": 0.1, "warmup_steps": 0}
+    freeze = {"freeze": ("encoder/embeddings/position", "pooler"), "lr": 0.1, "warmup_steps": 0}
     config = distilling(teacher={"projection": 16}, optim=freeze)
     mesh, teacher = one_device_mesh(config), teacher_of(config, hidden_size=16, embedding_size=16)
-    before = jax.device_get(init_state(config, mesh).params)
+    before = jax.device_get(fresh_state(config, mesh, teacher).params)
     assert before["projection"]["kernel"].shape == (32, 16)
-    after, metrics = update(config, mesh, teacher, batch)
+    after, values = update(config, mesh, teacher, batch)
     same = jax.tree.map(np.array_equal, before, after)
     assert same["encoder"]["embeddings"]["position"] and all(same["pooler"].values())
     assert not same["encoder"]["embeddings"]["word"] and not same["pair_head"]["dense"]["kernel"]
-    assert not any(same["projection"].values()) and np.isfinite(metrics["loss"])
-    plain = override(config, objective=vars(objective.held_out(config.objective)), teacher=vars(TeacherConfig()))
-    held_out = make_eval_step(plain, mesh)(after, sharding.put_batch(batch, mesh))
-    assert held_out["mlm_weight"] == batch["mlm_weights"].sum() and "soft_loss" not in held_out
+    assert not any(same["projection"].values()) and np.isfinite(values["loss"])
+    evaluate = make_eval_step(network.forward(config.model, config.compute), held_out_terms(config.objective), mesh)
+    held_out = evaluate(jax.device_put(after), sharding.put_batch(batch, mesh))
+    assert held_out["mlm"]["weight"] == batch["mlm_weights"].sum() and set(held_out) == {"mlm", "pair"}
     with pytest.raises(ConfigError, match="no parameter is in encoder/embedding; there are encoder/embeddings"):
-        make_optimizer(replace(config.optim, freeze="encoder/embedding"), steps=3).init(before)
+        make_optimizer(replace(config.optim, freeze=("encoder/embedding",)), steps=3).init(before)
 
 
-def test_layer_maps():
-    assert layer_map("last", 6, 12) == [(5, 11)]
-    assert layer_map("every", 6, 12) == [(0, 1), (1, 3), (2, 5), (3, 7), (4, 9), (5, 11)]
-    assert layer_map("0,0,3", 3, 4) == [(0, 0), (1, 0), (2, 3)]
-    for wrong in ("0,1", "0,1,4"):
-        with pytest.raises(ConfigError, match="for each of the 3 layers"):
-            layer_map(wrong, 3, 4)
+def test_flops_of_a_step_with_a_teacher():
+    """Half of BERT-base's layers learning from all of it: the teacher's forward pass is a third of its cost."""
+    parts = {"model": {"num_layers": 6}, "objective": {"soft": 1.0, "pair": 0.0}}
+    config = override(Config(), **parts, teacher={"path": "x", "tokens": "masked"})
+    base = Teacher(ModelConfig(), ComputeConfig(), None, "")
+
+    def cost(config, teacher=None):
+        return task_of(config, teacher).flops_per_token
+
+    mine = flops_per_token(config.model, 128, predicted=0.15)
+    assert cost(config) == mine["total"]
+    masked = cost(config, base)
+    assert masked == mine["total"] + flops_per_token(ModelConfig(), 128, predicted=0.15)["total"] / 3
+    everywhere = override(config, teacher={"tokens": "real"})
+    head = 6 * (768 * 768 + 768 * 30522)
+    assert cost(everywhere, base) - masked == pytest.approx(head + head * 0.85 / 3)
+    states = override(config, objective={"soft": 0.0, "cosine": 1.0})
+    assert masked - cost(states, base) == pytest.approx(mine["mlm_head"] / 3)
+
+
+def test_a_teacher_changes_nothing_of_the_task_beside_it():
+    config = distilling()
+    alone, beside = task_of(config), task_of(config, teacher_of(config))
+    assert set(beside.terms) == set(alone.terms) | set(TAUGHT)
+    assert beside.identity == alone.identity | {"teacher": "digest"}
+    assert beside.evaluations == alone.evaluations

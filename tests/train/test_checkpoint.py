@@ -9,8 +9,9 @@ from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError
 from bertjax.train import checkpoint
-from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, Checkpoints, Position, clean, restore, steps
+from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, Checkpoints, clean, restore, steps
 
+IDENTITY = {"data set": "d", "tokenizer": "t"}
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 
 
@@ -27,7 +28,7 @@ def saved(tmp_path):
     """Three saves of which the newest two are kept."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (5, 10, 15):
-        checkpoints.save(step, state(step), position=Position(8 * step, "data", "tokenizer"), config=Config())
+        checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
     checkpoints.close()
     return tmp_path
 
@@ -36,13 +37,11 @@ def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
     assert steps(saved) == [10, 15]
     assert clean(saved) == []
     restored = restore(saved, ABSTRACT)
-    assert (restored.step, restored.position, restored.config) == (
-        15,
-        Position(120, "data", "tokenizer"),
-        to_dict(Config()),
-    )
+    assert (restored.step, restored.identity, restored.rows) == (15, IDENTITY, 120)
+    assert restored.config == to_dict(Config())
     found = checkpoint.saved(saved)
-    assert (found.step, found.state, found.position, found.config) == (15, None, restored.position, restored.config)
+    assert (found.step, found.state, found.identity, found.rows) == (15, None, IDENTITY, 120)
+    assert found.config == restored.config
     jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
 
 
@@ -52,7 +51,7 @@ def test_a_save_is_a_copy(tmp_path):
     update = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     current = state(1)
     expected = jax.device_get(jax.tree.map(jnp.copy, current))
-    checkpoints.save(1, current, position=Position(0, "", ""), config=Config())
+    checkpoints.save(1, current, identity={}, rows=0, config=Config())
     for _ in range(3):
         current = update(current)
     checkpoints.close()
@@ -122,7 +121,7 @@ def test_parameters_come_alone(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     params = {"w": jnp.arange(12.0).reshape(3, 4)}
     saved_state = {"params": params, "opt_state": {"mu": jnp.ones(5)}, "step": jnp.int32(1)}
-    checkpoints.save(1, saved_state, position=Position(0, "d", "t"), config=Config())
+    checkpoints.save(1, saved_state, identity=IDENTITY, rows=0, config=Config())
     checkpoints.close()
     plain = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
     restored = checkpoint.restore_params(tmp_path, plain)

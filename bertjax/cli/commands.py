@@ -1,0 +1,338 @@
+"""The commands of `bertjax`: what each runs, its help, and what it takes. A new one is a function and an entry here.
+
+A function gets what its entry in `COMMANDS` takes, by name: `config`, the values of its flags, and `words`. Heavy
+imports happen inside the functions, so that --help is quick.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, whole
+from bertjax.config.schema import Config
+from bertjax.errors import PREEMPTED, ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it runs, its exit code being what that returns; its one line, more help, and what it takes."""
+
+    run: Callable[..., int]
+    summary: str
+    details: str
+    takes: Takes
+
+
+def _info(config: Config, json: bool) -> int:
+    from bertjax.bench.info import info, table
+
+    values = info(config)
+    _show(dumps(values) if json else table(values))
+    return 0
+
+
+def _tokenizer(config: Config, workdir: Path) -> int:
+    from bertjax import storage
+    from bertjax.tasks import inputs
+
+    with storage.locked(storage.make(workdir)):
+        inputs.make_tokenizer(config, workdir)
+    return 0
+
+
+def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]) -> int:
+    from bertjax import storage
+    from bertjax.tasks import inputs
+
+    chosen = None
+    if runner == "beam":
+        from bertjax.corpus import beam
+
+        if "builtin" in config.data.source:
+            fix = "prepare it without --runner=beam"
+            raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
+        chosen = beam.runner(beam_options)
+    _show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
+    return 0
+
+
+def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
+    from bertjax.data.report import report
+    from bertjax.data.report_page import page, text
+    from bertjax.tasks import inputs
+
+    with inputs.opened(config, workdir) as (tokenizer, prepared):
+        values = report(config, prepared, tokenizer)
+    if html:
+        html.write_text(page(values), encoding="utf-8")
+        _say(f"{html}: the report with plots")
+    _show(dumps(values) if json else text(values))
+    return 0
+
+
+def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
+    from bertjax.data import dataset
+    from bertjax.train import workdir as layout
+
+    if workdir is None and not config.data.prepared:
+        raise ConfigError("--workdir: is missing; give it, or name the data set with --config.data.prepared=DIR")
+    path = layout.prepared_path(workdir or Path(), config.data)
+    checked = dict(dataset.verify(path))
+    damaged = {name: problem for name, problem in checked.items() if problem}
+    if json:
+        _show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
+    if damaged:
+        fix = f"delete {path} and run `bertjax prepare` again"
+        raise DataError("\n".join(f"{path / name}: {problem}; {fix}" for name, problem in damaged.items()))
+    _say(f"{path}: {len(checked)} files are whole")
+    return 0
+
+
+def _pretrain(config: Config, workdir: Path) -> int:
+    from bertjax.tasks.pretrain import pretrain
+
+    return 0 if pretrain(config, workdir) else PREEMPTED
+
+
+def _evaluate(config: Config, workdir: Path) -> int:
+    from bertjax.tasks.evaluate import evaluate
+
+    _show(dumps(evaluate(config, workdir)))
+    return 0
+
+
+def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
+    from bertjax.trained.fill_mask import fill_mask
+
+    for filled in fill_mask(workdir, words or _lines(), top=top):
+        if json:
+            _show(dumps({"text": filled.text, "choices": filled.choices}))
+            continue
+        _show(filled.text)
+        for choices in filled.choices:
+            _show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
+    return 0
+
+
+def _import(words: list[str], workdir: Path) -> int:
+    from bertjax.trained.exchange import import_directory
+
+    made = import_directory(Path(words[0]).expanduser(), workdir)
+    _say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
+    return 0
+
+
+def _export(config: Config, workdir: Path, out: Path) -> int:
+    from bertjax.trained.exchange import export_directory
+
+    step = export_directory(config, workdir, out)
+    _say(f"{out}: step {step} of {workdir}")
+    return 0
+
+
+def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int:
+    from bertjax.bench.compare import compare, plot, table
+
+    result = compare([Path(word).expanduser() for word in words], repeats=repeats)
+    _show(dumps(result) if json else table(result))
+    if out:
+        plot(result, out)
+        _say(f"{out}: the same as a picture")
+    return 0
+
+
+def _bench(config: Config, peer: str, repeats: int, json: bool) -> int:
+    from bertjax.bench.step import bench, table
+
+    result = bench(config, peer=peer, repeats=repeats)
+    _show(dumps(result) if json else table(result))
+    return 0
+
+
+def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool) -> int:
+    from bertjax.bench.pipeline import bench
+    from bertjax.tasks import inputs
+
+    with inputs.opened(config, workdir) as (tokenizer, prepared):
+        result = bench(config.data, prepared, tokenizer, seed=config.run.seed, seconds=seconds)
+    if json:
+        _show(dumps(result))
+        return 0
+    _show(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
+    _show(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
+    return 0
+
+
+def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
+    from bertjax.bench.encode import bench
+
+    result = bench(Path(words[0]).expanduser(), _lines(), peer=peer, repeats=repeats)
+    _show(dumps(result, indent=None if json else 2))
+    return 0
+
+
+def _show(text: str) -> None:
+    """A result, to standard output."""
+    print(text)
+
+
+def _say(text: str) -> None:
+    """What is to be known about a result, to standard error."""
+    print(text, file=sys.stderr)
+
+
+def _lines() -> list[str]:
+    """The lines of standard input that hold text."""
+    try:
+        return [line.strip() for line in sys.stdin if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input: is not UTF-8 text ({error.reason}); convert it") from error
+
+
+_WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
+_JSON = Flag("json", "", "print one JSON object instead of a table")
+_PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [hf] extra", one_of("torch"), "")
+_REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
+_DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", directory)
+_MADE = "Without --workdir and data.prepared, the data set is made from data.source and thrown away afterwards."
+_MODEL = "a work directory or a Hugging Face directory"
+
+COMMANDS = {
+    "info": Command(
+        _info,
+        "parameters by part, FLOPs per token, memory",
+        "From shapes alone, in a second or two at any size.",
+        Takes(flags=(_JSON,)),
+    ),
+    "tokenizer": Command(
+        _tokenizer,
+        "train a SentencePiece tokenizer on data.source",
+        "ALBERT's settings, model.vocab_size pieces, to data.tokenizer or WORKDIR/tokenizer/spiece.model.",
+        Takes(flags=(_WORKDIR,)),
+    ),
+    "prepare": Command(
+        _prepare,
+        "tokenise data.source into a data set of ArrayRecord shards",
+        "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary. The same command\n"
+        "goes on after a stop.",
+        Takes(
+            flags=(
+                _WORKDIR,
+                Flag(
+                    "runner",
+                    "local|beam",
+                    "beam: on Apache Beam, in the environment that launch/beam.sh makes",
+                    one_of("local", "beam"),
+                    "local",
+                ),
+                Flag("beam_options", "'OPTION ...'", "passed to Beam, as '--runner=DataflowRunner ...'", str.split, []),
+            )
+        ),
+    ),
+    "data report": Command(
+        _data_report,
+        "what a data set holds and what the model will see, before a long run",
+        "Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n"
+        + _MADE,
+        Takes(flags=(_DATA, _JSON, Flag("html", "FILE", "write a page with plots as well", new_file()))),
+    ),
+    "data verify": Command(
+        _data_verify,
+        "read and check every file of a prepared data set",
+        "Of data.prepared or WORKDIR/data. Names each file that is damaged and ends with exit code 3.",
+        Takes(flags=(_DATA, _JSON)),
+    ),
+    "pretrain": Command(
+        _pretrain,
+        "train to run.steps, from the newest checkpoint if there is one",
+        "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
+        Takes(flags=(_WORKDIR,)),
+    ),
+    "evaluate": Command(
+        _evaluate,
+        "held-out losses and accuracies of the newest checkpoint",
+        "Prints one JSON object.",
+        Takes("saved", flags=(_WORKDIR,)),
+    ),
+    "fill-mask": Command(
+        _fill_mask,
+        "the likeliest pieces for each [MASK] of a text",
+        "For example: bertjax fill-mask --workdir=DIR 'The capital of [MASK] is Paris.'",
+        Takes(
+            "none",
+            flags=(
+                Flag("workdir", "DIR", _MODEL, directory, required=True),
+                Flag("top", "N", "how many pieces for each [MASK]", whole(1), 5),
+                Flag("json", "", "print a JSON object for each text"),
+            ),
+            words=Words("TEXT ...", "texts; without any, the lines of standard input"),
+        ),
+    ),
+    "import": Command(
+        _import,
+        "make a work directory from a Hugging Face directory",
+        "BERT, ALBERT, DistilBERT or RoBERTa, from safetensors; the model is step 0 of the new work directory.",
+        Takes(
+            "none",
+            flags=(Flag("workdir", "DIR", "the work directory to make, new or empty", directory, required=True),),
+            words=Words("HF_DIR", "the Hugging Face directory", 1, 1),
+        ),
+    ),
+    "export": Command(
+        _export,
+        "write the newest checkpoint as a Hugging Face directory",
+        "Weights, config, tokenizer and model card, for `from_pretrained` of transformers.",
+        Takes(
+            "saved",
+            flags=(
+                _WORKDIR,
+                Flag("out", "HF_DIR", "the directory to write, new or empty", directory, required=True),
+            ),
+        ),
+    ),
+    "compare": Command(
+        _compare,
+        "models side by side: size, work, speed here, held-out loss",
+        "The first model is what the others are held against, and the first work directory with a data set gives the\n"
+        "held-out text. The forward pass is what is timed.",
+        Takes(
+            "none",
+            flags=(
+                _REPEATS,
+                Flag(
+                    "out",
+                    "FILE",
+                    "draw it as well, with the held-out losses of runs by step; .png, .svg or .pdf",
+                    new_file(".png", ".svg", ".pdf"),
+                ),
+                _JSON,
+            ),
+            words=Words("DIR ...", "work directories or Hugging Face directories", 1),
+        ),
+    ),
+    "bench": Command(
+        _bench,
+        "time a training step on synthetic batches",
+        "By itself, or in turn with the BERT of Hugging Face's transformers on the same work.",
+        Takes(flags=(_PEER, _REPEATS, _JSON)),
+    ),
+    "bench data": Command(
+        _bench_data,
+        "time the input pipeline on one core",
+        "Real tokens a second, packing density and what binds.\n" + _MADE,
+        Takes(flags=(_DATA, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
+    ),
+    "bench encode": Command(
+        _bench_encode,
+        "time a trained model on texts and on full rows",
+        "The texts come from standard input, one a line. Prints JSON: the medians of the runs.",
+        Takes(
+            "none",
+            flags=(_PEER, _REPEATS, Flag("json", "", "print it on one line")),
+            words=Words("DIR", f"{_MODEL}; with --peer, a Hugging Face directory", 1, 1),
+        ),
+    ),
+}
+"""Name, of one word or two -> the command; in the order of the help."""

@@ -1,0 +1,154 @@
+"""The table of commands, and each command run from its command line to what it prints and leaves behind."""
+
+import inspect
+import io
+import json
+import re
+
+import pytest
+
+from bertjax.cli import main as cli
+from bertjax.cli.commands import COMMANDS
+
+RECIPE = "--config=configs/bert.py:tiny"
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def run(*arguments):
+    """Exit code of a command in this process."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    return end.value.code
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_gets_what_it_takes(name):
+    """By the names of its function's parameters; and where the config is that of a run, the run must be named."""
+    command = COMMANDS[name]
+    takes = set(command.takes.named) | ({"words"} if command.takes.words else set())
+    assert takes == set(inspect.signature(command.run).parameters)
+    assert command.takes.config != "saved" or command.takes.named["workdir"].required
+
+
+MISTAKES = [
+    (["info"], 2, "--config: is missing"),
+    (["info", "--config=configs/none.py"], 2, "configs/none.py"),
+    (["info", "--config=configs/bert.py:huge"], 2, "size 'huge' is not one of tiny"),
+    (["info", RECIPE, "extra"], 2, "extra: unexpected argument"),
+    (["pretrain", RECIPE], 2, "--workdir: is missing"),
+    (
+        ["pretrain", RECIPE, "--workdir={tmp}", "--top=3"],
+        2,
+        "--top: is not for this command, but for `bertjax fill-mask`",
+    ),
+    (["evaluate", "--workdir=/nonexistent"], 2, "/nonexistent/config.json: not found"),
+    (["fill-mask", "a [MASK]"], 2, "--workdir: is missing"),
+    (["fill-mask", "a [MASK]", "--workdir={tmp}", RECIPE], 2, "--config: is not for this command"),
+    (["pretrain", RECIPE, "--workdir=/proc/x"], 3, "spiece.model"),
+    (["pretrain", RECIPE, "--workdir=gs://bucket/run"], 2, "must be a local"),
+    (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.tokenizer=vocab.txt"], 2, "end it in .model"),
+    (["tokenizer", RECIPE, "--workdir", "/proc/x"], 7, "/proc/x: cannot be written"),
+    (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.source=none/*.txt"], 3, "none/*.txt"),
+    (["prepare", RECIPE, "--workdir={tmp}", "--runner=spark"], 2, "--runner=spark: must be local or beam"),
+    (["data", "verify", RECIPE], 2, "--config.data.prepared=DIR"),
+    (["data", "report", RECIPE, "--html=none/x.html"], 2, "the folder none does not exist"),
+    (["bench", RECIPE, "--peer=jax"], 2, "--peer=jax: must be torch"),
+    (["bench", RECIPE, "--repeats=0"], 2, "--repeats=0: must be a whole number of at least 1"),
+    (["compare"], 2, "DIR ...: is missing"),
+    (["compare", "a", "--out=none/x.png"], 2, "the folder none does not exist"),
+    (["compare", "a", "--out=x.txt"], 2, "--out=x.txt: must end in .png"),
+    (["import", "--workdir={tmp}"], 2, "HF_DIR: is missing"),
+    (["export", "--workdir={tmp}"], 2, "--out: is missing"),
+    (["bench", "encode"], 2, "DIR: is missing"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "named"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_mistakes_are_one_line(arguments, code, named, capsys, tmp_path):
+    assert run(*(a.format(tmp=tmp_path) for a in arguments)) == code
+    out, err = capsys.readouterr()
+    (line,) = err.strip().splitlines()
+    assert line.startswith("bertjax: ") and named in line and not out
+
+
+def test_input_that_is_no_text_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a \xff"), encoding="utf-8"))
+    assert run("bench", "encode", str(tmp_path)) == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "standard input: is not UTF-8" in line
+
+
+def test_info_prints_one_object(capsys):
+    assert run("info", RECIPE, "--json", "--config.model.num_layers=4") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["parameters"]["total"] == 4_433_468 + 2 * 198_272
+    assert set(values["parameters"]) == {"encoder", "pooler", "mlm_head", "pair_head", "total"}
+    assert values["flops_per_token"]["total"] > 0
+    assert values["memory_bytes"]["optimizer"] == 8 * values["parameters"]["total"]
+
+
+def test_a_source_without_text_is_named(tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "lines.jsonl").write_text('{"txt": "a"}\n' * 3)
+    for name, problem in (("empty.txt", "no document with text"), ("lines.jsonl", "bad_json_lines: 3")):
+        source = f"--config.data.source={tmp_path / name}"
+        assert run("tokenizer", RECIPE, f"--workdir={tmp_path / 'run'}", source) == 3
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert name in line and problem in line
+
+
+def test_data_commands(tmp_path, corpus_file, capsys):
+    """report, verify and bench on a data set made for the moment, and on a damaged one of a work directory."""
+    flags = ["--config=configs/quickstart.py", f"--config.data.source={corpus_file}", "--config.model.vocab_size=300"]
+    flags += ["--config.data.holdout=0.2", "--config.data.prepare_workers=1"]
+    keys = {"documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"}
+    keys |= {"one_segment_share", "mask_rate", "packing_density", "length_histogram"}
+    assert run("data", "report", *flags, "--json", f"--html={tmp_path / 'report.html'}") == 0
+    out = capsys.readouterr().out
+    assert keys <= json.loads(out).keys() and json.loads(out)["documents"] == 40
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert run("tokenizer", *flags, f"--workdir={tmp_path}") == run("prepare", *flags, f"--workdir={tmp_path}") == 0
+    capsys.readouterr()
+    assert run("bench", "data", *flags, f"--workdir={tmp_path}", "--seconds=0.1", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"real_tokens_per_second_per_core", "packing_density", "rows", "bound_by"} <= result.keys()
+    assert result["rows"] > 0 and 0 < result["packing_density"] <= 1
+    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 0
+    (shard,) = (tmp_path / "data").glob("bertjax-train*")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert shard.name in line
+
+
+def test_the_whole_path_by_commands(tmp_path, corpus_file, capsys):
+    """tokenizer, prepare, pretrain, evaluate, fill-mask; the second time each says that it is done."""
+    flags = [f"--workdir={tmp_path}", "--config=configs/quickstart.py", f"--config.data.source={corpus_file}"]
+    flags += ["--config.model.vocab_size=300", "--config.data.batch_size=8", "--config.data.holdout=0.2"]
+    flags += ["--config.run.steps=4", "--config.run.eval_rows=16", "--config.optim.warmup_steps=2"]
+    flags += ["--config.model.hidden_size=32", "--config.model.embedding_size=32", "--config.model.ffn_size=32"]
+    flags += ["--config.data.prepare_workers=1"]
+    for again in (False, True):
+        assert run("tokenizer", *flags) == 0
+        assert ("exists, and stays" in capsys.readouterr().err) == again
+        assert run("prepare", *flags) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["documents"] == 40 and ("already prepared" in err) == again
+        assert run("pretrain", *flags) == 0
+        assert ("is done" in capsys.readouterr().err) == again
+    assert run("prepare", *flags, "--config.data.holdout=0.3") == 2
+    assert "prepared with other settings" in capsys.readouterr().err
+    assert run("evaluate", f"--workdir={tmp_path}") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    keys = {"steps", "mlm_loss", "mlm_accuracy", "pair_accuracy", "unigram_loss", "tokens_per_second", "workdir"}
+    assert keys <= set(result) and result["steps"] == 4
+    assert run("fill-mask", f"--workdir={tmp_path}", "--top=2", "The [MASK] is.", "A [MASK] or [MASK]?") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 5 and all(re.search(r"\d\.\d{3}", line) for i, line in enumerate(shown) if i not in (0, 2))
+    assert run("fill-mask", f"--workdir={tmp_path}", "--json", "The [MASK] is.") == 0
+    assert len(json.loads(capsys.readouterr().out)["choices"][0]) == 5

@@ -1,0 +1,145 @@
+"""`bertjax.cli.overrides`: what is written on the command line is what the config holds; each mistake is one line."""
+
+import dataclasses
+
+import pytest
+
+from bertjax.cli.overrides import configured
+from bertjax.config.recipe import default, override
+from bertjax.config.schema import Config
+from bertjax.errors import ConfigError
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A function from the body of get_config to the path of such a recipe."""
+
+    def write(body="return default()", name="recipe.py"):
+        lines = ["from bertjax.config.recipe import default", "def get_config(argument=''):", f"    {body}"]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return str(tmp_path / name)
+
+    return write
+
+
+def config_of(recipe, *overrides):
+    return configured(recipe, None, [tuple(text.split("=", 1)) if "=" in text else (text, None) for text in overrides])
+
+
+def mistakes(*arguments):
+    with pytest.raises(ConfigError) as error:
+        config_of(*arguments)
+    return str(error.value).splitlines()
+
+
+def written(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize("form", [written, str], ids=["commas", "literal"])
+def test_every_field_can_be_written_on_the_command_line(recipe, form):
+    values = dataclasses.asdict(Config())
+    values["data"] |= {"source": ("a/*.txt", "b c.jsonl"), "mix": (0.5, 2.0), "seq_len": 256}
+    values["run"] |= {"init_from": "x", "init_layers": (0, 2), "seed": 5}
+    fields = [(f"{section}.{name}", value) for section, fields in values.items() for name, value in fields.items()]
+    config = config_of(recipe(), *(f"config.{path}={form(value)}" for path, value in fields))
+    assert config == override(Config(), **values) and config != Config()
+
+
+def test_lists_are_written_with_commas(recipe):
+    config = config_of(
+        recipe("c = default(); c.data.mix = (1.0,); return c"),
+        "config.data.buckets=32, 64,128",
+        "config.data.source=a/*.txt, [bc]/*.jsonl",
+        "config.optim.freeze=encoder/embeddings,pooler",
+        "config.model.heads=mlm_head",
+        "config.objective.pair=0",
+        "config.data.mix=",
+    )
+    assert config.data.buckets == (32, 64, 128)
+    assert config.data.source == ("a/*.txt", "[bc]/*.jsonl")
+    assert config.optim.freeze == ("encoder/embeddings", "pooler")
+    assert config.model.heads == ("mlm_head",)
+    assert config.data.mix == ()
+    # With Python's form an element may hold a comma.
+    assert config_of(recipe(), "config.data.source=('a,b.txt', 'c')").data.source == ("a,b.txt", "c")
+    assert config_of(recipe(), "config.data.buckets=(128)").data.buckets == (128,)
+
+
+@pytest.mark.parametrize(
+    ("override", "must"),
+    [
+        ("run.steps=many", "a whole number"),
+        ("run.steps=1e3", "a whole number"),
+        ("optim.lr=fast", "a number"),
+        ("compute.scan=1", "True or False"),
+        ("data.buckets=64,,128", "a whole number, or several"),
+        ("data.buckets=(64", "a whole number, or several"),
+        ("data.buckets=(64,*)", "a whole number, or several"),
+        ("data.mix=1,x", "a number, or several"),
+        ("data.source=a,,b", "text, or several"),
+        ("model=3", "the form --config.SECTION.FIELD=VALUE"),
+        ("compute.scan", "the form --config.SECTION.FIELD=VALUE"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(recipe, override, must):
+    (line,) = mistakes(recipe(), f"config.{override}")
+    assert line.startswith(f"--config.{override}: must") and must in line
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("run.learning_rate=1", "run.learning_rate: there is no such field; the fields are steps, "),
+        ("run.step=1", "did you mean run.steps?"),
+        ("modl.share=all", "modl: there is no such field; did you mean model?"),
+        ("run.steps.x=1", "run.steps.x: there is no such field"),
+        ("run.seed=-1", "run.seed = -1: must be at least 0"),
+        ("data.buckets=(1, 'a')", "data.buckets = (1, 'a'): must be a tuple of int"),
+    ],
+)
+def test_what_the_schema_does_not_have_or_allow_is_one_line(recipe, override, named):
+    (line,) = mistakes(recipe(), f"config.{override}")
+    assert named in line
+
+
+def test_the_last_of_two_overrides_counts(recipe):
+    assert config_of(recipe(), "config.run.seed=1", "config.run.seed=2").run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("import sys; sys.exit(0)", "line 3: SystemExit: 0"),
+        ("raise SystemExit", "line 3: SystemExit"),
+        ("raise ValueError('no such size')", "no such size"),
+        ("return 1 / 0", "line 3: ZeroDivisionError: division by zero"),
+        ("c = default(); c.optim.lrr = 1", "line 3: AttributeError: "),
+        ("c = default(); c.run.update(stesp=1)", "line 3: KeyError: Key"),
+        ("return None", "get_config() must return a changed `default()`, not None"),
+        ("return default(", "SyntaxError: "),
+        ("return default()\nget_config = 3", "TypeError: 'int' object is not callable"),
+    ],
+)
+def test_a_recipe_that_fails_is_one_line(recipe, body, cause):
+    path = recipe(body)
+    (line,) = mistakes(path)
+    assert line.startswith(f"--config={path}: {cause}")
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    for name in (tmp_path / "none.py", tmp_path, "", tmp_path / "text"):
+        (tmp_path / "text").write_text("")
+        (line,) = mistakes(str(name))
+        assert line.startswith(f"--config={name}: there is no Python file")
+
+
+def test_what_follows_the_colon_goes_to_the_recipe(recipe):
+    path = recipe("c = default(); c.teacher.path = argument; c.objective.soft = 1.0; return c")
+    assert config_of(f"{path}:gs://a:b").teacher.path == "gs://a:b"
+
+
+def test_the_default_recipe_stays_as_it_is(recipe):
+    """What one command line changes is not seen by the next."""
+    config_of(recipe(), "config.run.seed=9")
+    assert config_of(recipe()) == Config() and default().run.seed == 0

@@ -1,0 +1,36 @@
+"""`bertjax.model.cost`: FLOPs against published sums."""
+
+import numpy as np
+import pytest
+
+from bertjax.config.schema import DataConfig, ModelConfig
+from bertjax.model.cost import flops_per_token, peak_tflops, predicted_share
+
+
+@pytest.mark.parametrize(
+    ("model", "seq_len", "giga"),
+    [
+        # Sums of the matrix products at 15 % predictions, per token, forward and backward.
+        (ModelConfig(), 128, 0.5454),
+        (ModelConfig(), 512, 0.5879),
+        (ModelConfig(num_layers=24, hidden_size=1024, embedding_size=1024, ffn_size=4096, num_heads=16), 512, 1.9920),
+        (ModelConfig(vocab_size=30_000, embedding_size=128, share="all"), 512, 0.570),
+    ],
+)
+def test_flops_per_token(model, seq_len, giga):
+    parts = flops_per_token(model, seq_len, predicted=0.15)
+    np.testing.assert_allclose(parts["total"], giga * 1e9, rtol=1e-3)
+    assert parts["total"] == sum(v for k, v in parts.items() if k != "total")
+
+
+def test_fewer_slots_cost_less():
+    few, many = (predicted_share(DataConfig(seq_len=512, max_predictions=p)) for p in (20, 77))
+    cost = [flops_per_token(ModelConfig(), 512, predicted=share)["mlm_head"] for share in (few, many)]
+    np.testing.assert_allclose(cost[0] / cost[1], (20 / 512) / 0.15)
+    assert predicted_share(DataConfig(seq_len=128, mask_count=4, packing=2)) == 8 / 128
+
+
+def test_peaks():
+    assert peak_tflops("NVIDIA H100 80GB HBM3", 0.0) == 989.0
+    assert peak_tflops("cpu", 0.0) == 0.0
+    assert peak_tflops("cpu", 0.5) == 0.5

@@ -1,0 +1,59 @@
+"""`bertjax.train.recorder`: one step late, never a step too few, and no number that is none."""
+
+import numpy as np
+import pytest
+
+from bertjax.config.schema import RunConfig
+from bertjax.errors import NumericError
+from bertjax.progress import Progress
+from bertjax.train import metrics
+from bertjax.train.metrics import Writer
+from bertjax.train.rates import Rates
+from bertjax.train.recorder import Recorder, flat
+
+BATCH = {"segments": np.array([[1, 1, 0, 0]])}
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    writer = Writer(tmp_path, start_step=0, tensorboard=False)
+    progress = Progress(4, unit="step", label="train")
+    yield Recorder(RunConfig(steps=4, log_every=2), writer, progress, Rates(flops=1.0, peak=0.0))
+    writer.close()
+    progress.close()
+
+
+def values(loss):
+    return {"loss": loss, "grad_norm": 1.0, "mlm": {"loss": loss, "accuracy": 0.5}}
+
+
+def steps(path):
+    return [line["step"] for line in metrics.read(path / metrics.METRICS)]
+
+
+def test_a_step_is_settled_when_the_next_one_is_there(recorder, tmp_path):
+    for step in (1, 2, 3):
+        recorder.add(step, values(1.0), BATCH, 0.0)
+        assert steps(tmp_path) == ([2] if step == 3 else [])
+    recorder.add(4, values(1.0), BATCH, 0.0)
+    recorder.flush()
+    recorder.flush()
+    assert steps(tmp_path) == [2, 4]
+    (line, _) = metrics.read(tmp_path / metrics.METRICS)
+    assert line["mlm_loss"] == 1.0 and line["mlm_accuracy"] == 0.5 and line["tokens_per_second"] > 0
+
+
+def test_an_evaluation_is_recorded_under_its_name(recorder, tmp_path):
+    recorder.evaluated(3, "eval", {"mlm_loss": 2.0})
+    assert metrics.read(tmp_path / metrics.METRICS) == [{"step": 3, "eval_mlm_loss": 2.0}]
+
+
+@pytest.mark.parametrize("bad", [{"loss": np.nan}, {"grad_norm": np.inf}])
+def test_a_number_that_is_none_stops_the_run(recorder, bad):
+    recorder.add(1, values(1.0) | bad, BATCH, 0.0)
+    with pytest.raises(NumericError, match="step 1: .*no longer a number"):
+        recorder.flush()
+
+
+def test_names_are_joined_once():
+    assert flat({"loss": 3, "mlm": {"loss": 1, "accuracy": 0}}) == {"loss": 3.0, "mlm_loss": 1.0, "mlm_accuracy": 0.0}

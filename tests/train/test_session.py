@@ -1,0 +1,60 @@
+"""`bertjax.train.session`: begun, gone on with, done, and refused where the run is another."""
+
+import pytest
+import toy
+
+from bertjax import storage
+from bertjax.config.recipe import override
+from bertjax.errors import ConfigError, DataError, StorageError
+from bertjax.train import checkpoint, metrics, session
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run of 20 of 60 steps."""
+    directory = tmp_path_factory.mktemp("half")
+    assert toy.train(directory, override(toy.CONFIG, run={"steps": 20}))
+    return directory
+
+
+def test_two_halves_are_the_whole(half, tmp_path, capsys):
+    assert toy.train(tmp_path)
+    assert toy.train(half)
+    assert "goes on from step 20" in (shown := capsys.readouterr().err) and "run.steps was 20" in shown
+
+    def losses(directory):
+        lines = metrics.read(directory / metrics.METRICS)
+        return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+    assert losses(half) == losses(tmp_path) and len(losses(half)) == 60
+    assert toy.train(half) and "is done, at step 60 of 60" in capsys.readouterr().err
+
+
+def test_a_new_run_may_begin_with_other_parameters(tmp_path):
+    assert toy.train(
+        tmp_path, override(toy.CONFIG, run={"steps": 1}), begin=lambda fresh: {"slope": fresh["slope"] + 3}
+    )
+    (line, *_) = metrics.read(tmp_path / metrics.METRICS)
+    assert line["loss"] == 0.0
+
+
+def test_what_a_run_learns_from_may_not_change(half):
+    with pytest.raises(DataError, match="this is not the data set that the run was trained with"):
+        toy.train(half, override(toy.CONFIG, run={"steps": 99}), identity={"data set": "cosines"})
+
+
+def test_what_is_there_already(half, tmp_path):
+    assert session.going_on(toy.CONFIG, half)
+    assert not session.going_on(toy.CONFIG, tmp_path)
+    with pytest.raises(ConfigError, match="optim.lr = 0.5"):
+        session.going_on(override(toy.CONFIG, optim={"lr": 0.5}), half)
+    writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
+    writes.save(0, {"params": {"slope": 1.0}}, identity={"tokenizer": "t"}, rows=0, config=toy.CONFIG)
+    writes.close()
+    with pytest.raises(ConfigError, match="holds an imported model, not a run"):
+        session.going_on(toy.CONFIG, tmp_path)
+
+
+def test_one_job_at_a_time(tmp_path):
+    with storage.locked(tmp_path), pytest.raises(StorageError, match="in use by process"):
+        toy.train(tmp_path)
