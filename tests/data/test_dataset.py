@@ -2,7 +2,6 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-
 from types import SimpleNamespace
 
 import numpy as np

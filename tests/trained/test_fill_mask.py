@@ -7,6 +7,7 @@ import pytest
 from bpe import train_bpe
 
 from bertjax.config.schema import ComputeConfig
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, ConfigError, DataError
 from bertjax.model import network
@@ -107,7 +108,7 @@ def test_words_around_a_mask_keep_their_spaces_in_byte_level_bpe(tmp_path):
 
 def test_a_full_stop_after_a_mask_has_no_space_before_it_in_sentencepiece(tmp_path):
     texts = ["the thing is the singing of the king.", "the ring of the bells.", "the quick brown fox jumps lazily."] * 9
-    tokenizer.train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=41, lower_case=True)
+    train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=41, lower_case=True)
     loaded = tokenizer.load(tmp_path / "spiece.model", lower_case=True)
     assert row_pieces(loaded, "The [MASK].")[-3:] == ["[MASK]", ".", "[SEP]"]
     assert row_pieces(loaded, "The [MASK] .")[-4:] == ["[MASK]", "\u2581", ".", "[SEP]"]
