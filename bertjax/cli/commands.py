@@ -59,8 +59,8 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
 
 
 def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
-    from bertjax.data.report import report
-    from bertjax.data.report_page import page, text
+    from bertjax.bench.report import report
+    from bertjax.bench.report_page import page, text
     from bertjax.tasks import inputs
 
     with inputs.opened(config, workdir) as (tokenizer, prepared):

@@ -7,9 +7,8 @@ state        everything that training changes, and its birth
 step         the jitted update and evaluation
 loop         the training loop, on one page
 session      a run in its work directory: locked, resumed or begun, trained, drawn
-recorder     metrics on their way from the device to the log, one step late
+recorder     metrics on their way from the device to the log, one step late; rates
 metrics      metrics.jsonl and TensorBoard
-rates        tokens per second, MFU, waiting
 curves       the learning curves as a picture
 checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change

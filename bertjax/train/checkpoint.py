@@ -212,7 +212,7 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
 def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Restored:
     found = steps(directory)
     if not found:
-        raise CheckpointError(f"{directory}: holds no checkpoint; run `bertjax pretrain` with this --workdir first")
+        raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
     path = directory.absolute() / str(found[-1])
     try:
         verify(path)

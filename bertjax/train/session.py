@@ -20,8 +20,7 @@ from bertjax.progress import Progress
 from bertjax.train import checkpoint, curves, loop, signals, workdir
 from bertjax.train.metrics import Writer
 from bertjax.train.optim import make_optimizer
-from bertjax.train.rates import Rates
-from bertjax.train.recorder import Recorder
+from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.state import TrainState, abstract_state, init_state
 from bertjax.train.step import make_train_step
 from bertjax.train.task import Task
