@@ -218,7 +218,7 @@ def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Resto
         verify(path)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}; `bertjax pretrain` with this --workdir goes on from the checkpoint before it"
+            f"{error}; training with this --workdir goes on from the checkpoint before it"
         ) from error
     items = ocp.args.Composite(state=state, **_JSON)
     try:
