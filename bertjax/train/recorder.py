@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from bertjax.config.schema import RunConfig
-from bertjax.errors import NumericError
 from bertjax.progress import Progress
+from bertjax.train import guard
 from bertjax.train.metrics import Writer, describe
 
 Batch = dict[str, np.ndarray]
@@ -38,11 +38,7 @@ class Recorder:
             return
         (step, pending), self._pending = self._pending, None
         values = flat(jax.device_get(pending))
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise NumericError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: no longer a number; the last"
-                " checkpoint is intact: lower optim.lr or set optim.clip_norm, and start in another --workdir"
-            )
+        guard.check_values(f"step {step}", values)
         self._progress.advance()
         self._settled += 1
         if self._settled == 1:
@@ -56,6 +52,7 @@ class Recorder:
         self._rates.restart()
 
     def _write(self, step: int, values: dict[str, float | None]) -> None:
+        guard.check_values(f"step {step}", values)
         self._writer.write(step, values)
         self._progress.say(describe(step, self._run.steps, values))
 
