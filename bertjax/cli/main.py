@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
-        say(f"bertjax: {error.filename or 'input or output'}: {error.strerror or error}; free it")
+        say(
+            f"bertjax: {error.filename or 'input or output'}: {error.strerror or error}; check the disk, the path and its permissions"
+        )
         code = StorageError.exit_code
     except KeyboardInterrupt:
         say("bertjax: interrupted")

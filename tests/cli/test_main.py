@@ -9,7 +9,7 @@ import pytest
 from bertjax import errors
 from bertjax.cli import main as cli
 from bertjax.cli.arguments import Takes
-from bertjax.cli.commands import COMMANDS, Command
+from bertjax.cli.commands import COMMANDS, Command, ReadEnough
 
 
 def run(*arguments):
@@ -103,7 +103,8 @@ def test_a_command_that_does_not_exist_is_one_line(arguments, line, capsys):
         ),
         (OSError(28, "No space left on device", "x/y"), 7, ["x/y: No space left on device"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
-        (BrokenPipeError(), 0, []),
+        (ReadEnough(), 0, []),
+        (BrokenPipeError(32, "Broken pipe"), 7, ["input or output: Broken pipe"]),
     ],
     ids=lambda x: type(x).__name__,
 )
