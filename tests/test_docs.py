@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_layers import FLOORS, ROOMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -124,8 +125,22 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_the_file_map_is_complete():
-    """Every module stands in the README's file map, and nothing else does."""
-    listed = set(re.findall(r"^ +(\w+\.py) ", (ROOT / "README.md").read_text(), re.M))
-    files = {p.name for p in (ROOT / "bertjax").rglob("*.py") if p.name != "__init__.py"}
-    assert listed == files
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_map_names_every_room_on_its_floor():
+    """And nothing else; lowest floor first. The modules of a room stand in its docstring (tests/test_layers.py)."""
+    (listed,) = re.findall(r"^```\n(  errors .*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    floors = [re.findall(r"^  (\w+)(/?) +\S", floor, re.M) for floor in listed.split("\n\n")]
+    assert [{name for name, _ in floor} for floor in floors] == FLOORS
+    assert {name for floor in floors for name, slash in floor if slash} == ROOMS
+
+
+def test_what_to_touch_exists():
+    """Every module and room that the README tells to touch."""
+    table = (ROOT / "README.md").read_text().split("| to add | touch |")[1].split("\n\n")[0]
+    named = re.findall(r"`([\w/]+)`", table)
+    assert named
+    for name in named:
+        assert any((ROOT / start / name).with_suffix(end).exists() for start in ("bertjax", ".") for end in ("", ".py"))
