@@ -105,8 +105,8 @@ def mask(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: 
         positions_k = _choose_tokens(tokens_n, rng, scheme, count)
         share_k = rng.random(len(positions_k))
     else:
-        bounds, word_u = _units(tokens_n, scheme)
-        choose = _choose_words if scheme.masking == "whole_word" else _choose_ngrams
+        bounds, word_u = units(tokens_n, scheme)
+        choose = choose_words if scheme.masking == "whole_word" else choose_ngrams
         marks_u = choose(bounds, word_u, rng, scheme, count)
         sizes_u = bounds[1:] - bounds[:-1]
         positions_k = (marks_u > FREE).repeat(sizes_u).nonzero()[0]
@@ -143,7 +143,7 @@ def _choose_tokens(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Schem
     return at_c
 
 
-def _units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+def units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """Where each word or special token begins, and at last n: int64 [u + 1]; whether it is a word: bool [u]."""
     special_n = scheme.special_V.take(tokens_n)
     begins = np.ones(len(tokens_n) + 1, bool)
@@ -153,7 +153,7 @@ def _units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray
     return bounds, ~special_n[bounds[:-1]]
 
 
-def _choose_words(
+def choose_words(
     bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
 ) -> np.ndarray:
     """Marks uint8 [u]: FIRST at the chosen words."""
@@ -175,7 +175,7 @@ def _fill(marks_u: np.ndarray, sizes_u: np.ndarray, rng: np.random.Generator, le
         order_w = order_w[sizes_u[order_w] <= left]
 
 
-def _choose_ngrams(
+def choose_ngrams(
     bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
 ) -> np.ndarray:
     """Marks uint8 [u]: FIRST and INSIDE at the words of the chosen n-grams.

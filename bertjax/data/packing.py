@@ -16,7 +16,7 @@ import numpy as np
 
 Pattern = tuple[tuple[int, int], ...]  # what a row holds: (length, how many of it), longest first
 
-_BLOCK = 1 << 18  # examples that are sorted at a time
+BLOCK = 1 << 18  # examples that are sorted at a time
 _SMALLEST_GAP = 6  # the part of a row below which a gap is left
 
 
@@ -50,7 +50,7 @@ def pack(lengths_N: np.ndarray, *, row_length: int, most: int, seed: int) -> Row
         rng.shuffle(examples)
     used_l = [0] * (row_length + 1)
     parts, sizes = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
-    for rows, pattern in _patterns(count_l, row_length, most):
+    for rows, pattern in patterns(count_l, row_length, most):
         columns = []
         for length, copies in pattern:
             start = used_l[length]
@@ -113,7 +113,7 @@ def _into_gaps(
         taken = []
         while len(donor_d):
             free_F = np.flatnonzero(free_G)
-            choice_d = _choose(starts_p[last_D[donor_d]] - starts_p[at_d] + 3, room_G[free_F])
+            choice_d = choose_gaps(starts_p[last_D[donor_d]] - starts_p[at_d] + 3, room_G[free_F])
             served_d = choice_d >= 0
             donor_d, at_d, gap_d = donor_d[served_d], at_d[served_d], free_F[choice_d[served_d]]
             free_G[gap_d] = False
@@ -131,7 +131,7 @@ def _into_gaps(
     return donor_k, end_k, gap_k
 
 
-def _choose(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
+def choose_gaps(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
     """The gap for each need, none twice: the least that holds it, or else one of the largest; -1 if there is none."""
     order_d = np.argsort(need_d, kind="stable")
     number_d = np.arange(len(need_d))
@@ -169,8 +169,8 @@ def density(lengths_N: np.ndarray, rows: Rows, row_length: int) -> float:
 def _by_length(lengths_N: np.ndarray, longest: int) -> list[np.ndarray]:
     """The examples of each length 0..longest, ascending. In blocks, because a sort that leaves the cache is slower."""
     found_l: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in range(longest + 1)]
-    for start in range(0, len(lengths_N), _BLOCK):
-        lengths_b = lengths_N[start : start + _BLOCK]
+    for start in range(0, len(lengths_N), BLOCK):
+        lengths_b = lengths_N[start : start + BLOCK]
         order_b = np.argsort(lengths_b, kind="stable") + start  # a radix sort, for types of up to 16 bits
         ends_l = np.cumsum(np.bincount(lengths_b, minlength=longest + 1))
         for found, part in zip(found_l, np.split(order_b, ends_l[:-1]), strict=True):
@@ -178,7 +178,7 @@ def _by_length(lengths_N: np.ndarray, longest: int) -> list[np.ndarray]:
     return [np.concatenate(found) for found in found_l]
 
 
-def _patterns(count_l: list[int], row_length: int, most: int) -> list[tuple[int, Pattern]]:
+def patterns(count_l: list[int], row_length: int, most: int) -> list[tuple[int, Pattern]]:
     """(how many rows, what each holds), such that count_l[length] examples of each length are used.
 
     Longest first, each example goes where it leaves least room. Rows alike are filled alike, so one step serves many

@@ -31,9 +31,9 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """A block in which processes are started: SIGNALS are blocked in them until they ignore them.
+    """A block in which processes are started that never see SIGNALS: they inherit that these are blocked.
 
-    A process takes seconds to import what it needs, and a signal to the group must not end it in that time.
+    A process takes seconds to import what it needs, and a signal to the group must not end it before it can ignore it.
     """
     resource_tracker.ensure_running()  # Python's own helper, which would unblock the signals as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -1,102 +1,17 @@
-"""The report counts what is there, measures what the rows hold, warns of what was planted, and shows text as text."""
+"""The report counts what is there, measures what the rows hold, and warns of what was planted."""
 
-import json
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import islice
 
 import numpy as np
 import pytest
+from data.reported import PIECES, ROWS, SPECIAL, change, make, prose, rows_of, told
 
-from bertjax.config.schema import Config, DataConfig, RunConfig
-from bertjax.corpus import prepare
-from bertjax.data import dataset, pipeline, report, tokenizer
+from bertjax.config.schema import RunConfig
+from bertjax.data import order
+from bertjax.data.report import report
+from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError
-
-CONTRACT = {
-    *("documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"),
-    *("one_segment_share", "mask_rate", "packing_density", "length_histogram"),
-}
-WORDS = [f"w{i}" for i in range(40)]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-PIECES = [*SPECIAL, *WORDS, "##s", ".", "<", ">", "/", "&", "script", "cafe"]
-ROWS = 500
-TAGS = {
-    *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "table", "tr", "th", "td", "ul", "li"),
-    *("figure", "figcaption", "img", "mark", "i", "b"),
-}
-
-
-def make(folder, sources, **data):
-    """(config, data set, tokenizer) of the named files: bytes of text by name."""
-    for name, content in sources.items():
-        (folder / name).write_bytes(content)
-    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
-    source = ",".join(str(folder / name) for name in sources)
-    config = Config(data=DataConfig(**{"source": source, "batch_size": 50, "seq_len": 32} | data))
-    config = replace(config, run=RunConfig(steps=10))
-    prepare.prepare(config.data, folder / "vocab.txt", folder / "<b>data", runner=prepare.local(1))
-    return config, dataset.load(folder / "<b>data"), tokenizer.load(folder / "vocab.txt", lower_case=True)
-
-
-def change(made, **data):
-    config, *rest = made
-    return replace(config, data=replace(config.data, **data)), *rest
-
-
-def prose(documents, sentences, seed):
-    """Text of numbered documents with that many sentences, each of 4 to 9 words and a full stop."""
-    rng = np.random.default_rng(seed)
-    lines = [
-        [" ".join(rng.choice(WORDS, rng.integers(4, 10))) + "." for _ in range(count)]
-        for count in rng.choice(sentences, documents)
-    ]
-    return "\n\n".join("\n".join(document) for document in lines)
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """More than a thousand documents in which nothing is wrong."""
-    text = prose(1300, [4, 8, 12], seed=1).encode()
-    return make(tmp_path_factory.mktemp("clean"), {"clean.txt": text}, holdout=0.5)
-
-
-@pytest.fixture(scope="module")
-def faults(faulty):
-    return told(faulty)
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory):
-    """A little of everything that can be wrong; what was planted where is counted in the test of it."""
-    paragraphs = [
-        b"w1 w2 xyzzy.\nw3 plugh.",
-        b"w1 w2 xyzzy.\nw3 plugh.",
-        b"caf\xe9 w1.\n\xe9 w2.",
-        b"w1 \0w2.\nw3 w4.",
-        b"w5 " * 400_000,
-        b"\1",
-        b"<script>w6</script> & w7s.",
-        b"w1 w2 xyzzy.\nw3 plugh.",
-    ]
-    lines = ['{"text": ""}', '{"text": " "}', '{"text": "w8 w9."}', "no JSON", '{"other": "w1."}']
-    lines += ['{"text": "w\\u00008."}']
-    sources = {"<script>a.txt": b"\n\n".join(paragraphs) + b"\n", "b.jsonl": "\n".join(lines).encode()}
-    return make(tmp_path_factory.mktemp("faulty"), sources, holdout=0.001)
-
-
-def told(made, **how):
-    return report.report(*made, **{"rows": ROWS} | how)
-
-
-def rows_of(made, rows=ROWS):
-    """Rows of the first batches of training, each a dict of arrays, and the number of rows in them."""
-    config, prepared, vocabulary = made
-    batches = pipeline.train_batches(config.data, prepared, vocabulary, seed=config.run.seed)
-    taken = list(islice(batches, rows // config.data.batch_size))
-    batches.close()
-    return [{name: array[i] for name, array in batch.items()} for batch in taken for i in range(len(batch["tokens"]))]
 
 
 def recount(made):
@@ -184,10 +99,10 @@ def test_an_epoch_is_what_the_pipeline_plans(clean, packing):
     made = change(clean, packing=packing, seq_len=60, examples="doc_sentences")
     values = told(made)
     data, train = made[0].data, made[1].train
-    (planned,) = pipeline.sources(data, train, 0)
-    assert values["packing_density"] == pytest.approx(pipeline.packing_density(data, train, seed=0))
-    assert values["epoch"]["rows"] == pipeline.epoch_rows(data, train, seed=0)
-    (held_out,) = pipeline.sources(data, made[1].validation, 0)
+    (planned,) = order.sources(data, train, 0)
+    assert values["packing_density"] == pytest.approx(order.packing_density(data, train, seed=0))
+    assert values["epoch"]["rows"] == order.epoch_rows(data, train, seed=0)
+    (held_out,) = order.sources(data, made[1].validation, 0)
     assert values["validation"] == {
         "documents": len(made[1].validation.digests),
         "examples": len(held_out.plan),
@@ -203,7 +118,7 @@ def test_an_epoch_is_what_the_pipeline_plans(clean, packing):
 
 
 def test_rows_in_buckets_are_measured(clean):
-    made = change(clean, buckets="16,32,64", seq_len=64, batch_size=30)
+    made = change(clean, buckets=(16, 32, 64), seq_len=64, batch_size=30)
     values, n = told(made), recount(made)
     assert (
         values["packing_density"]
@@ -219,13 +134,13 @@ def test_rows_do_not_depend_on_the_batch_they_are_in(clean):
 
 def test_a_mix_has_epochs_of_each_source(tmp_path):
     sources = {"a.txt": prose(300, [6], seed=2).encode(), "b.txt": prose(30, [6], seed=3).encode()}
-    made = make(tmp_path, sources, mix="1,3", holdout=0.3)
+    made = make(tmp_path, sources, mix=(1.0, 3.0), holdout=0.3)
     made = (replace(made[0], run=RunConfig(steps=1000)), *made[1:])
     values = told(made, rows=100)
-    (held_out,) = pipeline.sources(change(made, mix="")[0].data, made[1].validation, 0)
+    (held_out,) = order.sources(change(made, mix=())[0].data, made[1].validation, 0)
     assert values["validation"]["examples"] == len(held_out.plan)
     small = values["sources"][1]["epochs"]
-    rows = pipeline.sources(made[0].data, made[1].train, 0)[1].rows_per_epoch
+    rows = order.sources(made[0].data, made[1].train, 0)[1].rows_per_epoch
     assert small == 1000 * 50 * 0.75 / rows > 10 * values["sources"][0]["epochs"]
     assert f"epochs = {small:,.1f}" in " ".join(values["warnings"])
 
@@ -278,121 +193,7 @@ def test_documents_of_one_sentence(tmp_path):
     assert any("data.holdout" in warning for warning in values["warnings"])
 
 
-def test_examples_are_spelled_as_they_were(clean):
-    made = change(clean, packing=4, seq_len=64, batch_size=2)
-    rows, shown = rows_of(made, rows=50), told(made, rows=50, shown=20)["shown"]
-    assert len(shown) == 20
-    expected = [(number, k) for number, row in enumerate(rows) for k in range(row["segments"].max())]
-    for (number, k), example in zip(expected, shown, strict=False):
-        row = rows[number]
-        original = row["tokens"].copy()
-        real = row["mlm_weights"] > 0
-        original[row["mlm_positions"][real]] = row["mlm_labels"][real]
-        inside = np.flatnonzero(row["segments"] == k + 1)
-        pieces = "".join(PIECES[token].removeprefix("##") for token in original[inside])
-        marks = [(before, after) for before, after in example["parts"] if after is not None]
-        changes = [(PIECES[original[i]], PIECES[row["tokens"][i]]) for i in inside if i in row["mlm_positions"][real]]
-        assert "".join(before for before, _ in example["parts"]).replace(" ", "") == pieces
-        assert marks == changes and all(f"{{{before}→{after}}}" in example["text"] for before, after in marks)
-        labels = ("true next", "random next")
-        label = labels[row["pair_labels"][k]] if row["pair_weights"][k] else "no label"
-        assert (example["row"], example["label"]) == (number, label)
-
-
-def test_parts_of_words_are_joined(tmp_path, clean):
-    vocabulary = clean[2]
-    ids = np.array([PIECES.index(piece) for piece in ("[CLS]", "w1", "##s", "w2", ".", "[SEP]", "##s", "[UNK]")])
-    labels = np.full(len(ids), -1)
-    labels[2], ids[2] = ids[2], PIECES.index("[MASK]")
-    labels[4] = ids[4]
-    parts = list(report._parts(ids, labels, vocabulary))
-    text = "".join(before if after is None else f"{{{before}→{after}}}" for before, after in parts)
-    assert text == "[CLS] w1{s→[MASK]} w2 {.→.} [SEP] ##s [UNK]"
-    path = tmp_path / "spiece.model"
-    tokenizer.train_sentencepiece(["ab abc abcd bcd " * 9] * 9, path, vocab_size=22, lower_case=True)
-    pieces = tokenizer.load(path, lower_case=True)
-    (ids, _) = pieces.encode_batch(["abc abcd x"])
-    tokens = np.concatenate(([pieces.special.cls], ids, [pieces.special.sep]))
-    spelled = "".join(before for before, _ in report._parts(tokens, np.full(len(tokens), -1), pieces))
-    assert spelled.split() == ["[CLS]", "abc", "abcd", "<unk>", "[SEP]"]
-
-
-class Parser(HTMLParser):
-    """The tags, the text and the attributes of a page; fails on tags that do not match."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.open, self.shown = Counter(), [], [], ""
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags[tag] += 1
-        self.attributes += attrs
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.shown += data
-
-
-def test_page_shows_text_as_text(faults):
-    values = faults
-    evil = "<script>alert('&amp;')</script>\x1b[31m\u202e<img src=x onerror=y>\""
-    planted = {
-        "directory": evil,
-        "digest": evil,
-        "mask": evil,
-        "warnings": [*values["warnings"], evil],
-        "sources": [{"source": evil, "documents": {"train": 1}}],
-        "frequent_tokens": [[evil, 1]],
-        "skipped": {evil: 1},
-        "shown": [
-            {"row": 0, "label": "swapped", "text": evil, "parts": [[evil, None], [evil, evil], [evil, "x" + evil]]}
-        ],
-    }
-    seen = evil.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd")
-    shown = [*values["shown"], *planted["shown"]]
-    page = report.page(values | planted | {"sources": [*values["sources"], *planted["sources"]], "shown": shown})
-    parsed = Parser(page)
-    assert set(parsed.tags) <= TAGS and parsed.tags["img"] >= 3
-    assert "<script>a.txt" in parsed.shown  # the name of a file
-    addresses = [value for name, value in parsed.attributes if name in ("src", "href")]
-    assert all(address.startswith("data:image/png;base64,") for address in addresses)
-    assert "://" not in page and "\x1b" not in page
-    assert parsed.shown.count(seen) >= 8 and parsed.tags["mark"] > 3 + 2
-    text = report.text(values | planted)
-    assert "\x1b" not in text and "\u202e" not in text
-
-
-@pytest.mark.parametrize("examples", ["nsp", "full_sentences"])
-def test_text_has_every_key_and_fits_a_terminal(clean, examples):
-    values = told(change(clean, examples=examples))
-    assert values.keys() >= CONTRACT
-    text = report.text(values)
-    table = text.split("\n\n")[1].splitlines()
-    names = [line.split()[0] for line in table]
-    assert set(names) >= CONTRACT
-    assert len(table) < 30 and max(map(len, text.splitlines())) <= 120
-    assert all(example["label"] in text for example in values["shown"])
-    # As it is read back from a file, whatever the order of its keys.
-    again = json.loads(json.dumps(values, allow_nan=False, sort_keys=True))
-    assert report.text(again) == text
-    assert examples == "nsp" or Parser(report.page(again)).tags["img"] >= 3
-
-
-def test_text_shows_rare_lengths_and_cuts_long_examples(faults):
-    long = {"row": 0, "label": "swapped", "text": "abcdef " * 200}
-    histogram = {"edges": [0, 1, 2, 3], "counts": [0, 1, 99]}
-    text = report.text(faults | {"shown": [long], "length_histogram": histogram})
-    assert " ▁▂█ " in text and text.split()[-69:] == ["abcdef"] * 68 + ["…"]
-
-
 def test_another_tokenizer_is_refused(clean, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES[:30]) + "\n")
     with pytest.raises(DataError, match=r"data\.tokenizer"):
-        report.report(*clean[:2], tokenizer.load(tmp_path / "vocab.txt", lower_case=True))
+        report(*clean[:2], load_tokenizer(tmp_path / "vocab.txt", lower_case=True))

@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from flax.traverse_util import flatten_dict
 from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax import storage
 from bertjax.config.recipe import override, to_json
 from bertjax.corpus import prepare
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.corpus.units import documents
 from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
