@@ -10,7 +10,8 @@ Command    bertjax pretrain --config=configs/albert.py:base --workdir=runs/alber
 The argument is the size, `base`, and optionally the version, `base_v2`. Version 2 trains without dropout, and longer
 (base 10M steps, the others 3M). For a smaller batch, scale the learning rate by sqrt(batch / 4096). Differences
 from the released code: masks are drawn afresh in each epoch, overlaps do not shorten n-grams, and a chunk of one
-sentence has no SOP label. With short documents, `--config.data.packing=8` fills the rows; the paper has one example per row.
+sentence has no SOP label. With short documents, `--config.data.packing=8` fills the rows; the paper has one example
+per row.
 """
 
 from bertjax.config.recipe import default

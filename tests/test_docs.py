@@ -46,10 +46,11 @@ SMALL = {
 DRIVER = """
 import json, runpy, sys
 from bertjax.cli.main import main
+names = {}
 for shown, run in json.load(sys.stdin):
     print(shown, file=sys.stderr)
     if isinstance(run, str):
-        runpy.run_path(run)
+        names |= runpy.run_path(run, names)
         continue
     try:
         main(run)
@@ -57,7 +58,9 @@ for shown, run in json.load(sys.stdin):
         if end.code:
             raise
 """
-"""Runs the lists of arguments as commands and the names as files, in one process, which imports JAX once."""
+"""Runs lists of arguments as commands and names as files, which see the variables of those before them; in one process,
+which imports JAX once.
+"""
 
 
 def blocks(page):
@@ -77,9 +80,13 @@ def commands():
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
-    if "--peer=torch" in words:
-        pytest.importorskip("transformers", reason="the [hf] extra is not installed")
     return [*words, *SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))]
+
+
+def can_run(text):
+    """Whether the extra is installed that a command or a file needs, if it needs one."""
+    torch = "--peer=torch" in text or "transformers" in text
+    return not torch or importlib.util.find_spec("transformers")
 
 
 def test_every_command_is_one_that_is_run_here_or_in_ci():
@@ -107,8 +114,8 @@ def test_commands_run(page, tmp_path, corpus_file):
     runs = []
     for language, block in blocks(page):
         if language == "bash":
-            runs += [(c, arguments(c)) for c in lines(block) if c.startswith("bertjax ")]
-        elif "transformers" not in block or importlib.util.find_spec("transformers"):
+            runs += [(c, arguments(c)) for c in lines(block) if c.startswith("bertjax ") and can_run(c)]
+        elif can_run(block):
             (tmp_path / f"block{len(runs)}.py").write_text(block)
             runs.append((block, f"block{len(runs)}.py"))
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # one device, as users have
