@@ -128,8 +128,10 @@ def test_commands_run(page, tmp_path, corpus_file):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+    for target, section in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+        headings = re.findall(r"^#+ (.*)", (page.parent / target).read_text(), re.M) if section else [""]
+        assert section in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], section
 
 
 def test_the_readme_is_short():
