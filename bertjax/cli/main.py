@@ -42,9 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
-        say(
-            f"bertjax: {error.filename or 'input or output'}: {error.strerror or error}; check the disk, the path and its permissions"
-        )
+        place, problem = error.filename or "input or output", error.strerror or error
+        say(f"bertjax: {place}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
     except KeyboardInterrupt:
         say("bertjax: interrupted")
