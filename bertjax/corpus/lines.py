@@ -32,8 +32,10 @@ class Notes:
 
     def __init__(self, counts: Counter) -> None:
         self.counts = counts
-        self.first: Callable[[], str] | None = None  # called for its text only when there is no document at all
-        self.muted = False  # in lines of another part, which counts them
+        self.first: Callable[[], str] | None = (
+            None  # called only where there is no document at all, because it costs reading
+        )
+        self.muted = False  # while lines of another part are read, which counts them itself
 
     def add(self, key: str, lost: Callable[[], str] | None = None) -> None:
         """Count a problem; `lost` says what it was and where, if it costs text."""
