@@ -73,7 +73,7 @@ def work(folder: Path, number: int) -> None:
     try:
         prepare.work(folder, number)
     except DataError as error:
-        error_file(folder, number).write_text(json.dumps(str(error)))
+        error_file(folder, number).write_text(json.dumps(str(error), allow_nan=False))
 
 
 def error_file(folder: Path, number: int) -> Path:

@@ -32,9 +32,8 @@ class Notes:
 
     def __init__(self, counts: Counter) -> None:
         self.counts = counts
-        self.first: Callable[[], str] | None = (
-            None  # called only where there is no document at all, because it costs reading
-        )
+        # Called only where there is no document at all: it may have to read the file again.
+        self.first: Callable[[], str] | None = None
         self.muted = False  # while lines of another part are read, which counts them itself
 
     def add(self, key: str, lost: Callable[[], str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """`bertjax COMMAND`: quick help, the right command, documented exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -124,3 +125,27 @@ def test_an_error_of_the_package_itself_is_not_hidden(monkeypatch):
     monkeypatch.setitem(COMMANDS, "import", Command(fail, "fails", "", Takes("none")))
     with pytest.raises(ZeroDivisionError):
         cli.main(["import"])
+
+
+def test_a_result_that_is_no_number_is_an_error(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("bertjax.tasks.evaluate.evaluate", lambda *_: {"mlm_loss": float("nan")})
+    assert run("evaluate", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 5
+    out, err = capsys.readouterr()
+    assert out == "" and "no longer a number" in err
+
+
+def test_only_a_reader_that_has_read_enough_is_a_success(monkeypatch, tmp_path):
+    """`bertjax info | head -1` ends with 0; a pipe that breaks elsewhere does not."""
+    command, environment = (
+        [sys.executable, "-m", "bertjax.cli.main", "info", "--config=configs/bert.py:tiny"],
+        {**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+
+    def broken(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("bertjax.tasks.pretrain.pretrain", broken)
+    assert run("pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 7

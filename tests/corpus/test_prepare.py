@@ -133,13 +133,19 @@ def test_a_directory_that_cannot_be_used_is_named(made, tmp_path):
         make(replace(data, source=(str(tmp_path / "empty.txt"),)), tokenizer, tmp_path / "data")
 
 
-def test_a_folder_of_the_user_s_is_not_deleted(made, tmp_path):
-    data, tokenizer, _ = made
-    (tmp_path / "data.partial").mkdir()
-    (tmp_path / "data.partial" / "mine.txt").write_text("mine")
-    with pytest.raises(StorageError, match="data.partial: is not an unfinished data set; move it away"):
-        make(data, tokenizer, tmp_path / "data")
-    assert (tmp_path / "data.partial" / "mine.txt").read_text() == "mine"
+def test_a_partial_directory_of_somebody_else_is_left_alone(made, tmp_path):
+    data, tokenizer, directory = made
+    partial = tmp_path / "data.partial"
+    partial.mkdir()
+    for name, content in (("notes.txt", "mine"), ("job.json", '{"name": "mine"}')):
+        (partial / name).write_text(content)
+        with pytest.raises(StorageError, match=r"data\.partial: .*move it away"):
+            make(data, tokenizer, tmp_path / "data")
+        assert (partial / name).read_text() == content
+        (partial / name).unlink()
+    (partial / ".job.json").write_text('{"settin')  # as a killed `prepare` leaves it
+    make(data, tokenizer, tmp_path / "data")
+    assert dataset.load(tmp_path / "data").summary == dataset.load(directory).summary
 
 
 def test_a_killed_worker_is_told_and_the_rest_is_kept(made, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ if __name__ == "__main__":
                       loader_workers=2)
     tokenizer = load_tokenizer(data.tokenizer, lower_case=True)
     asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    signal.signal({number}, lambda *_: asked.append(1))
     batches = loader.train_batches(data, prepared, tokenizer, seed=0)
     next(batches)
     print("ready", flush=True)
@@ -183,17 +183,18 @@ def children(group):
     return found
 
 
-def deaf(pid):
-    """Whether the process blocks or ignores SIGTERM."""
+def deaf(pid, number):
+    """Whether the process blocks or ignores a signal."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return bool((int(status["SigBlk"], 16) | int(status["SigIgn"], 16)) & 1 << (signal.SIGTERM - 1))
+    return bool((int(status["SigBlk"], 16) | int(status["SigIgn"], 16)) & 1 << (number - 1))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_loader_processes_outlive_a_group_signal_and_die_with_their_parent(on_disk, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_loader_processes_outlive_a_group_signal_and_die_with_their_parent(on_disk, tmp_path, number):
     data, prepared, _ = on_disk
     script = tmp_path / "loader.py"
-    script.write_text(LOADER.format(directory=str(prepared.directory), tokenizer=data.tokenizer))
+    script.write_text(LOADER.format(directory=str(prepared.directory), tokenizer=data.tokenizer, number=int(number)))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -202,10 +203,10 @@ def test_loader_processes_outlive_a_group_signal_and_die_with_their_parent(on_di
         seen = {process.pid}
         while len(seen) < 4 and process.poll() is None:  # Python's resource tracker and two loaders
             for pid in set(children(process.pid)) - seen:
-                assert deaf(pid)  # from its first moment: it is importing still
+                assert deaf(pid, number)  # from its first moment: it is importing still
                 seen.add(pid)
         assert process.stdout.readline() == "ready\n"
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         assert process.stdout.readline() == "alive\n"
         process.kill()
         process.wait()

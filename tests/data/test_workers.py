@@ -51,7 +51,7 @@ def test_a_worker_ignores_what_it_is_told_to_and_ends_with_its_parent(tmp_path):
     try:
         child, blocked = map(int, parent.stdout.readline().split())
         assert blocked == 0, "the parent has its signals back"
-        assert signals(child, "SigBlk") == {signal.SIGTERM, signal.SIGINT}
+        assert signals(child, "SigBlk") == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         assert signal.SIGINT in signals(child, "SigIgn") and signal.SIGTERM not in signals(child, "SigIgn")
         os.kill(child, signal.SIGINT)
         time.sleep(0.2)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from bertjax.errors import NumericError
+from bertjax.tasks import evaluate as module
 from bertjax.tasks.evaluate import evaluate, unigram_log_probs
 from bertjax.train import metrics
 
@@ -20,3 +22,11 @@ def test_evaluation_is_repeatable_and_says_what_it_is(trained):
 
 def test_unigram_log_probabilities_are_those_of_the_counts():
     np.testing.assert_allclose(unigram_log_probs(np.array([3, 1, 0, 0])), np.log(np.array([4, 2, 1, 1]) / 8))
+
+
+def test_an_evaluation_that_gives_no_number_is_an_error(trained, monkeypatch):
+    config, directory = trained
+    make = module.held_out
+    monkeypatch.setattr(module, "held_out", lambda *a: lambda params: make(*a)(params) | {"mlm_loss": np.nan})
+    with pytest.raises(NumericError, match=f"{directory}: step 6: mlm_loss nan"):
+        evaluate(config, directory)

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data.reported import PIECES, ROWS, SPECIAL, change, make, prose, rows_of, told
+from reported import PIECES, ROWS, SPECIAL, change, make, prose, rows_of, told
 
+from bertjax.bench.report import report
 from bertjax.config.schema import RunConfig
 from bertjax.data import order
-from bertjax.data.report import report
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.data.report import percent
+from bertjax.bench.report import percent
 
 
 def text(values: dict) -> str:

@@ -1,7 +1,7 @@
 """Prepared data sets that tests of reports share."""
 
 import pytest
-from data.reported import make, prose, told
+from reported import make, prose, told
 
 
 @pytest.fixture(scope="session")

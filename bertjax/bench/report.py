@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.bench import spelled
 from bertjax.config.schema import Config
-from bertjax.data import dataset, masking, order, spelled
+from bertjax.data import dataset, masking, order
 from bertjax.data.batches import Batch, train_maker
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer

@@ -5,11 +5,11 @@ from itertools import islice
 
 import numpy as np
 
+from bertjax.bench.report import report
 from bertjax.config.schema import Config, DataConfig, RunConfig
 from bertjax.corpus import prepare
 from bertjax.data import dataset
 from bertjax.data.loader import train_batches
-from bertjax.data.report import report
 from bertjax.data.tokenizer import load as load_tokenizer
 
 WORDS = [f"w{i}" for i in range(40)]

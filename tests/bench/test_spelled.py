@@ -1,10 +1,10 @@
 """Examples are spelled as they were, with what was predicted."""
 
 import numpy as np
-from data.reported import PIECES, change, rows_of, told
+from reported import PIECES, change, rows_of, told
 
+from bertjax.bench.spelled import parts
 from bertjax.corpus.train_tokenizer import train_sentencepiece
-from bertjax.data.spelled import parts
 from bertjax.data.tokenizer import load as load_tokenizer
 
 

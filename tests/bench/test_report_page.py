@@ -5,9 +5,9 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from data.reported import change, told
+from reported import change, told
 
-from bertjax.data.report_page import page, text
+from bertjax.bench.report_page import page, text
 
 CONTRACT = {
     *("documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"),
