@@ -21,9 +21,9 @@ from bertjax.errors import ConfigError, DataError, StorageError
 def runner(options: list[str]) -> prepare.Runner:
     """Run `prepare.work` under Beam's pipeline `options`; without `--runner`, in this process.
 
-    Raises ConfigError where Beam is not installed and for options that it does not know, DataError as a unit told it,
-    StorageError for all else that ends a pipeline: what is finished stays. The numbers come when the whole pipeline is
-    done.
+    Raises ConfigError where Beam is not installed and for options that it does not know. The runner raises the
+    DataError of a unit that had one, and StorageError for whatever else ends the pipeline; what is finished stays. It
+    yields the numbers of its units when the whole pipeline is done.
     """
     logging.getLogger().setLevel(logging.ERROR)  # before the import, which warns of parts that are not installed
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # a failure is told once, as a line

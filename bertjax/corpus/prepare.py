@@ -109,7 +109,7 @@ def local(processes: int) -> Runner:
 
 
 def _start(data: DataConfig, tokenizer_path: Path, digest: str, partial: Path) -> dict:
-    """The job, as `partial` holds it: the one that was begun there, if it was of the same text and settings.
+    """The job in `partial`: the one begun there before, if it had the same text and settings, or else a new one.
 
     Raises StorageError for a `partial` with content but no job: no `prepare` made it.
     """
@@ -165,7 +165,7 @@ def _folder(partial: Path, number: int) -> Path:
 
 
 def _result(partial: Path, number: int) -> dict | None:
-    """What `work` left of a unit; None if it is not there whole."""
+    """What `work` left of a unit; None if it is missing or incomplete."""
     folder = _folder(partial, number)
     try:
         result = json.loads((folder / _RESULT).read_text())

@@ -121,8 +121,8 @@ class Prepared:
     tokenizer_digest: str
     token_counts: np.ndarray  # int64 [vocab_size], of the train split
     digest: str  # SHA-256 of its files' checksums: another corpus, split or tokenizer has another
-    settings: dict  # what it was made with
-    summary: dict  # what `prepare` returned
+    settings: dict  # what it was made with, as `settings` gives it
+    summary: dict  # its counts, as `prepare` returned them
     files: dict  # name -> {"size", "crc32"}
     train: Split
     validation: Split

@@ -2,7 +2,7 @@
 
 Drawn while the batch is built, so that an example has other masks in every epoch. After BERT's and ALBERT's
 `create_masked_lm_predictions`, except that a random replacement is never a special token, that an unknown word ([UNK])
-is not asked for, and that overlaps do not change how long n-grams are.
+is never to be predicted, and that overlaps do not change how long n-grams are.
 
 Shape letters: n tokens of one example, u units (words and special tokens) of it, c words chosen, k tokens chosen,
 V vocabulary, O ordinary pieces of it.
@@ -82,16 +82,16 @@ def budget(scheme: Scheme, length: int) -> int:
 def budgets(scheme: Scheme, lengths: list[int], slots: int) -> list[int]:
     """The budgets of the examples of one row, which share `slots` prediction slots; their sum is at most `slots`.
 
-    If they do not all fit, each example has one token while slots last, and the rest is in proportion to its wish.
+    If they do not all fit, each example has one slot while there are any, and the others are shared in proportion.
     """
-    wishes = [budget(scheme, length) for length in lengths]
-    total, rows = sum(wishes), len(wishes)
+    wanted = [budget(scheme, length) for length in lengths]
+    total, rows = sum(wanted), len(wanted)
     if total <= slots:
-        return wishes
+        return wanted
     if rows >= slots:
         return [1] * slots + [0] * (rows - slots)
-    # Rounding the running sum instead of each share hands out every slot, and nobody gets more than the wish.
-    ends = np.cumsum([0, *wishes]) - np.arange(rows + 1)
+    # Rounding the running sum instead of each share hands out every slot, and no example gets more than its budget.
+    ends = np.cumsum([0, *wanted]) - np.arange(rows + 1)
     return (1 + np.diff(ends * (slots - rows) // (total - rows))).tolist()
 
 
@@ -180,9 +180,9 @@ def choose_ngrams(
 ) -> np.ndarray:
     """Marks uint8 [u]: FIRST and INSIDE at the words of the chosen n-grams.
 
-    A length is drawn once, and a place uniformly among those where it is free: a collision moves the n-gram and does
-    not shorten it as in ALBERT. The drawing stops when the budget is reached, so that the lengths as drawn follow p
-    exactly (Wald's identity); only the last is cut to what is left, 0.007 more single words at a budget of 77. A word
+    A length is drawn once, and then a place, uniformly among those that are free: a collision moves the n-gram and
+    does not shorten it as in ALBERT. The drawing stops when the budget is reached, so that the lengths as drawn follow
+    p exactly (Wald's identity); only the last is cut to what is left, 0.007 more single words at a budget of 77. A word
     beside a special token is chosen about 2/3 as often as others, because fewer n-grams reach it.
     """
     first = bounds.tolist()

@@ -70,14 +70,15 @@ def fill(
     pieces at which examples are cut, ascending, and the rows of the examples as they then are, numbered by their
     pieces. With articles in rows of 512, one or two in a hundred are cut, and 0.977 of the slots used become 0.995.
 
-    A part takes three special tokens. Gaps below a sixth of a row stay: to fill them would cut many examples up small.
+    A part takes three special tokens. Gaps below a sixth of a row stay: filling them would cut many examples into small
+    parts.
     """
     sizes_R = np.diff(rows.first_R1)
     room_R = row_length - np.add.reduceat(lengths_N[rows.example_N], rows.first_R1[:-1])
     gap_R = np.flatnonzero((room_R >= row_length // _SMALLEST_GAP) & (sizes_R < most))
     gap_G = gap_R[np.argsort(room_R[gap_R], kind="stable")]
     full_R = np.flatnonzero((sizes_R == 1) & (room_R == 0))
-    # Evenly spread, so that no stretch of the text is cut up more than another.
+    # Evenly spread, so that no stretch of the text is cut more than another.
     count = min(len(full_R), int(room_R[gap_G].sum()) // row_length)
     donors_R = full_R[np.linspace(0, len(full_R) - 1, count).astype(np.int64)]
     donors_R = donors_R[np.argsort(rows.example_N[rows.first_R1[donors_R]])]  # in the order of the text
@@ -87,7 +88,7 @@ def fill(
     last_D = np.cumsum(count_D) - 1
     piece_p = np.repeat(first_N1[example_D + 1] - last_D, count_D) + np.arange(count_D.sum())
     donor_k, end_k, gap_k = _into_gaps(piece_starts_P1[piece_p], last_D - count_D + 1, last_D, room_R[gap_G])
-    # So are the parts, so each has as many cuts before it as are counted here.
+    # The parts are in the order of the text, too, so this counts the cuts before each of them.
     cut_k = end_k < last_D[donor_k]
     number_k = example_D[donor_k] + np.cumsum(cut_k) - cut_k
     more_N = np.bincount(example_D[donor_k[cut_k]], minlength=len(rows.example_N))
@@ -132,10 +133,10 @@ def _into_gaps(
 
 
 def choose_gaps(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
-    """The gap for each need, none twice: the least that holds it, or else one of the largest; -1 if there is none."""
+    """The gap for each need, none twice: the smallest that holds it, or else one of the largest; -1 if none is left."""
     order_d = np.argsort(need_d, kind="stable")
     number_d = np.arange(len(need_d))
-    # The least need first: each takes the first gap that is large enough and behind that of the one before it.
+    # The smallest need first: each takes the first gap that is large enough and lies after the one taken before.
     fit_d = number_d + np.maximum.accumulate(room_F.searchsorted(need_d[order_d]) - number_d)
     fits = int(fit_d.searchsorted(len(room_F)))
     others = np.delete(np.arange(len(room_F)), fit_d[:fits])[fits - len(need_d) :] if fits < len(need_d) else fit_d[:0]
@@ -181,8 +182,8 @@ def _by_length(lengths_N: np.ndarray, longest: int) -> list[np.ndarray]:
 def patterns(count_l: list[int], row_length: int, most: int) -> list[tuple[int, Pattern]]:
     """(how many rows, what each holds), such that count_l[length] examples of each length are used.
 
-    Longest first, each example goes where it leaves least room. Rows alike are filled alike, so one step serves many
-    examples: of a length, each pattern but the last is used up or left as it was.
+    Longest first, each example goes where it leaves least room. Rows of one pattern are filled alike, so one step
+    serves many examples: for each length, every pattern but the last is either used up or left as it was.
     """
     full: list[tuple[int, Pattern]] = []
     open_: list[tuple[int, int, int, Pattern]] = []  # room, places, rows, pattern; least room first
