@@ -8,23 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import topologies
-from jax.sharding import AbstractDevice, AbstractMesh
-from small import random_batch, tiny
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from small import random_batch, shapes_of_state, tiny, train_step_of
 
 from bertjax import batch
-from bertjax.config.schema import Config
+from bertjax.config.schema import ComputeConfig, Config
 from bertjax.errors import ConfigError
 from bertjax.model import attention
 from bertjax.model.attention import attend, check, choose
-from bertjax.model.network import Pretrainer
+from bertjax.model.network import abstract_params, apply
 from bertjax.parallel import sharding
-from bertjax.train.step import abstract_state, make_train_step
 
 plain = functools.partial(attend, dropout_rate=0.0, key=None)
 interpreted_splash = functools.partial(attention._splash, interpret=True)
@@ -173,7 +171,9 @@ def test_auto_asks_the_mesh_for_its_platform(monkeypatch, platform, length, expe
     device = AbstractDevice(device_kind="any", num_cores=1, platform=platform)
     x = jax.ShapeDtypeStruct((8, length, 4, 64), jnp.bfloat16)
     segments = jax.ShapeDtypeStruct((8, length), jnp.int32)
-    with jax.sharding.use_abstract_mesh(AbstractMesh((2, 1, 2), sharding.AXES, abstract_device=device)):
+    types = (AxisType.Auto,) * 3
+    mesh = AbstractMesh((2, 1, 2), sharding.AXES, abstract_device=device, axis_types=types)
+    with jax.sharding.use_abstract_mesh(mesh):
         forward = functools.partial(plain, backend="auto")
         text = str(jax.make_jaxpr(functools.partial(outputs_and_gradients, forward))(x, x, x, x, segments))
     traced = set(re.findall("splash_mha_fwd|dot_product_attention_fwd|bf16\\[4,1,128,128\\]", text))
@@ -186,7 +186,7 @@ def test_auto_asks_the_mesh_for_its_platform(monkeypatch, platform, length, expe
         ("xla", ("tpu", "bfloat16", 512, 64, True), ["dropout", "model.attention_dropout = 0.0"]),
         ("cudnn", ("gpu", "bfloat16", 512, 64, True), ["dropout"]),
         ("cudnn", ("cpu", "bfloat16", 512, 64, False), ["GPU", "not cpu"]),
-        ("cudnn", ("gpu", "float32", 512, 64, False), ["model.dtype = bfloat16, not float32"]),
+        ("cudnn", ("gpu", "float32", 512, 64, False), ["compute.dtype = bfloat16, not float32"]),
         ("cudnn", ("gpu", "bfloat16", 192, 64, False), ["128, not 192"]),
         ("cudnn", ("gpu", "bfloat16", 512, 20, False), ["model.num_heads", "not 20"]),
         ("splash", ("tpu", "bfloat16", 512, 64, True), ["dropout"]),
@@ -197,27 +197,22 @@ def test_auto_asks_the_mesh_for_its_platform(monkeypatch, platform, length, expe
 def test_a_named_backend_that_cannot_serve_is_refused(backend, case, words):
     platform, dtype, length, head_dim, dropping = case
     config = tiny(
-        model={
-            "attention": backend,
-            "dtype": dtype,
-            "hidden_size": 4 * head_dim,
-            "attention_dropout": 0.1 * dropping,
-            "max_positions": 1024,
-        },
-        data={"seq_len": 1024, "buckets": f"{length},1024"},
+        model={"hidden_size": 4 * head_dim, "attention_dropout": 0.1 * dropping, "max_positions": 1024},
+        compute={"attention": backend, "dtype": dtype},
     )
-    with pytest.raises(ConfigError, match=f"^model.attention = {backend}: needs ") as error:
-        check(config, platform)
+    with pytest.raises(ConfigError, match=f"^compute.attention = {backend}: needs ") as error:
+        check(config.model, config.compute, (length, 1024), platform)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     assert str(error.value).count("; ") == 1, "more is refused than is wrong"
 
 
 def test_what_can_serve_is_not_refused():
     for backend, platform in [("auto", "cpu"), ("reference", "tpu")]:
-        check(tiny(model={"attention": backend, "attention_dropout": 0.1}), platform)
+        config = tiny(model={"attention_dropout": 0.1}, compute={"attention": backend})
+        check(config.model, config.compute, (32,), platform)
     for backend, platform in [("xla", "cpu"), ("xla", "gpu"), ("cudnn", "gpu"), ("splash", "tpu")]:
-        model = {"attention": backend, "dtype": "bfloat16", "attention_dropout": 0.0, "max_positions": 128}
-        check(tiny(model=model, data={"seq_len": 128}), platform)
+        config = tiny(model={"attention_dropout": 0.0}, compute={"attention": backend, "dtype": "bfloat16"})
+        check(config.model, config.compute, (128,), platform)
 
 
 def test_a_refusal_comes_before_anything_is_computed():
@@ -231,23 +226,16 @@ def test_a_refusal_comes_before_anything_is_computed():
 
 
 def test_the_model_is_the_same_with_xla():
-    models = {
-        backend: tiny(model={"attention": backend, "num_layers": 1, "scan": False}).model
-        for backend in ("reference", "xla", "splash")
-    }
-    rows = random_batch(tiny())
+    config = tiny(model={"num_layers": 1})
+    rows, rng = random_batch(config), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), abstract_params(config.model))
 
-    shapes = nn.meta.unbox(jax.eval_shape(Pretrainer(models["reference"]).init, jax.random.key(0), rows))
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), shapes)
-
-    @jax.jit
-    def both(variables):
-        return [Pretrainer(models[backend]).apply(variables, rows) for backend in ("reference", "xla")]
+    def outputs(params, backend):
+        return apply(config.model, ComputeConfig(attention=backend, scan=False), params, rows)
 
     with pytest.raises(ConfigError, match="splash"):  # the model does ask for the backend of its config
-        jax.eval_shape(Pretrainer(models["splash"]).init, jax.random.key(0), rows)
-    reference, xla = both(variables)
+        jax.eval_shape(functools.partial(outputs, backend="splash"), params)
+    reference, xla = (jax.jit(outputs, static_argnums=1)(params, backend) for backend in ("reference", "xla"))
     for name in reference:
         np.testing.assert_allclose(reference[name], xla[name], atol=1e-5, rtol=0)
 
@@ -258,13 +246,13 @@ def test_splash_compiles_for_a_tpu_pod(monkeypatch):
     for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
         monkeypatch.setenv(name, "1")
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-    sizes = {"hidden_size": 64, "embedding_size": 64, "num_heads": 2, "max_positions": 128, "dtype": "bfloat16"}
-    model = {**sizes, "attention": "splash", "attention_dropout": 0.0}
-    config = tiny(model=model, data={"seq_len": 128, "batch_size": 16})
+    sizes = {"hidden_size": 64, "embedding_size": 64, "num_heads": 2, "max_positions": 128}
+    compute = {"dtype": "bfloat16", "attention": "splash"}
+    config = tiny(model={**sizes, "attention_dropout": 0.0}, compute=compute, data={"seq_len": 128, "batch_size": 16})
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     with jax.set_mesh(mesh):
         rows = {name: jax.ShapeDtypeStruct(f.shape, f.dtype) for name, f in batch.spec(config.data).items()}
-        compiled = make_train_step(config, mesh).lower(abstract_state(config, mesh), rows).compile()
+        compiled = train_step_of(config, mesh).lower(shapes_of_state(config, mesh), rows).compile()
     calls = [line for line in compiled.as_text().splitlines() if 'custom_call_target="tpu_custom_call"' in line]
     assert len(calls) == 2 and "splash_mha_fwd" in calls[0] and "splash_mha_dkv" in calls[1]
     assert all("bf16[2,2,128,32]" in call for call in calls)
