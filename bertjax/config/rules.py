@@ -126,6 +126,10 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
             "data.mask_together = True: needs data.masking = whole_word or ngram",
         ),
         (
+            len(d.mask_shares) == 3 and abs(sum(d.mask_shares) - 1.0) < 1e-6,
+            f"data.mask_shares = {d.mask_shares}: must be three shares that add up to 1, as 0.8,0.1,0.1",
+        ),
+        (
             d.mask_count <= d.max_predictions,
             f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
         ),

@@ -181,9 +181,10 @@ class DataConfig:
     mask_smoothing: float = value(
         0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
     )
-    mask_together: bool = value(
-        False, "True: 80 % [MASK], 10 % random, 10 % kept is drawn for each word or n-gram as a whole"
+    mask_shares: tuple[float, ...] = value(
+        (0.8, 0.1, 0.1), "of the chosen tokens: shown as [MASK], as a random piece, as they are", least=0
     )
+    mask_together: bool = value(False, "True: mask_shares is drawn for each word or n-gram as a whole")
     max_predictions: int = value(20, "prediction slots of a row; more masks than slots are not made", least=1)
     loader_threads: int = value(
         4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True
