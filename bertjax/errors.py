@@ -41,3 +41,8 @@ class StorageError(UserError):
 
 PREEMPTED = 75
 """Exit code of a run that was asked to stop (SIGTERM), saved its state and wants to be started again."""
+
+
+def one_line(problem: object) -> str:
+    """The text of an error of another library as part of a message: without line breaks, at most 200 characters."""
+    return " ".join(str(problem).split())[:200] or type(problem).__name__

@@ -59,15 +59,16 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
 
 
 def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
-    from bertjax.data import report
+    from bertjax.data.report import report
+    from bertjax.data.report_page import page, text
     from bertjax.tasks import inputs
 
     with inputs.opened(config, workdir) as (tokenizer, prepared):
-        values = report.report(config, prepared, tokenizer)
+        values = report(config, prepared, tokenizer)
     if html:
-        html.write_text(report.page(values), encoding="utf-8")
+        html.write_text(page(values), encoding="utf-8")
         _say(f"{html}: the report with plots")
-    _show(dumps(values) if json else report.text(values))
+    _show(dumps(values) if json else text(values))
     return 0
 
 

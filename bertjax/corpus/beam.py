@@ -59,7 +59,7 @@ def runner(options: list[str]) -> prepare.Runner:
         except Exception as error:  # each runner has its own, some with a traceback of the worker as the text
             last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
             line = last.split(" [while running")[0].removeprefix("RuntimeError: ")
-            raise StorageError(f"{folder}: Beam's pipeline failed ({line}); the same command goes on") from error
+            raise StorageError(f"{folder}: Beam's pipeline failed ({line}); the same command continues") from error
         for number in numbers:
             with contextlib.suppress(FileNotFoundError):
                 raise DataError(json.loads(_error(folder, number).read_text()))

@@ -11,8 +11,10 @@ from array_record.python import array_record_module
 
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import units as corpus
-from bertjax.data import dataset, tokenizer
+from bertjax.data import dataset
 from bertjax.data.dataset import INDEX, SPLITS
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.storage import checksum
 
 _RECORD_TOKENS = 8192  # a longer document is several records
 _STRETCH = 250_000  # characters that are tokenised at a time
@@ -56,21 +58,19 @@ class _SplitWriter:
             self.shard.unlink()
 
 
-def write_unit(
-    folder: Path, data: DataConfig, vocabulary: tokenizer.Tokenizer, unit: corpus.Unit, holdout_below: int
-) -> dict:
+def write_unit(folder: Path, data: DataConfig, tokenizer: Tokenizer, unit: corpus.Unit, holdout_below: int) -> dict:
     """Tokenise a unit into shards and parts of the index in `folder`; returns what they hold and their checksums.
 
     A document whose digest is below `holdout_below` is held out. Raises RuntimeError where ArrayRecord cannot write.
     """
     counts = Counter[str]()
-    writers = {name: _SplitWriter(folder, name, dataset.token_dtype(vocabulary.vocab_size)) for name in SPLITS}
-    token_counts = {name: np.zeros(vocabulary.vocab_size, np.int64) for name in SPLITS}
+    writers = {name: _SplitWriter(folder, name, dataset.token_dtype(tokenizer.vocab_size)) for name in SPLITS}
+    token_counts = {name: np.zeros(tokenizer.vocab_size, np.int64) for name in SPLITS}
     least = 2**64
     for documents in _stretches(corpus.read(unit, data, counts)):
         # With the space before it, which is a part of the first word in byte-level BPE and nothing in other kinds.
         sentences = [" " * (i > 0) + sentence for document in documents for i, sentence in enumerate(document)]
-        tokens_n, lengths_S = vocabulary.encode_batch(sentences)
+        tokens_n, lengths_S = tokenizer.encode_batch(sentences)
         token_ends_S1 = np.concatenate(([0], np.cumsum(lengths_S)))
         first = 0
         counted: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
@@ -89,12 +89,12 @@ def write_unit(
             counted[split].append(tokens)
         for name, found in counted.items():
             if found:  # all at once, because each count is as long as the vocabulary
-                token_counts[name] += np.bincount(np.concatenate(found), minlength=vocabulary.vocab_size)
+                token_counts[name] += np.bincount(np.concatenate(found), minlength=tokenizer.vocab_size)
     for writer in writers.values():
         writer.close()
-    unknown = {name: int(token_counts[name][vocabulary.special.unk]) for name in SPLITS}
+    unknown = {name: int(token_counts[name][tokenizer.special.unk]) for name in SPLITS}
     np.save(folder / "token_counts.npy", token_counts["train"])
-    shards = {w.shard.name: dataset.checksum(w.shard) for w in writers.values() if w.totals["records"]}
+    shards = {w.shard.name: checksum(w.shard) for w in writers.values() if w.totals["records"]}
     totals = {name: dict(writer.totals) | {"unknown": unknown[name]} for name, writer in writers.items()}
     return {"source": unit.source, "splits": totals, "shards": shards, "counts": counts, "least_digest": least}
 

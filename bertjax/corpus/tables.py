@@ -5,15 +5,17 @@ its directory. Every process reads from there and neither needs the code of the 
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bertjax.data.dataset import class_names, one_line
-from bertjax.errors import DataError
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from bertjax.data import dataset
+from bertjax.errors import DataError, one_line
 
 BATCH_ROWS = 64
 """Rows of a Parquet file, or records of TFDS, that are in memory at a time."""
@@ -112,9 +114,6 @@ def tfds_size(path: str) -> tuple[int, int]:
 
 def tfds_rows(path: str, start: int, end: int, field: str) -> Rows:
     """Field `field` of the records from `start` to before `end` of a path that `tfds_path` returned."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.proto import tf_example_pb2
-
     name, split = _name_and_split(path)
     try:
         # Only the field is decoded: TFDS decodes all of them, some twenty times slower.
@@ -140,26 +139,24 @@ def _name_and_split(entry: str) -> tuple[str, str]:
 
 def _prepare(entry: str, name: str) -> Path:
     """The directory of a data set of TFDS, after `download_and_prepare` if there is none yet."""
-    import tensorflow_datasets as tfds
-
     # Neither a namespace, behind which other people's code is downloaded, nor arguments of the builder.
     match = re.fullmatch(r"(\w+)(?:/([\w.+-]+))?(?::([\d.*]+))?", name)
     if match is None:
         fix = "write NAME, NAME/CONFIG or NAME/CONFIG:VERSION, or a path that begins with / . or ~"
         raise DataError(f"data.source = {entry!r}: no name of a TFDS data set; {fix}")
-    dataset, config, version = match.groups()
-    if dataset not in tfds.list_builders(with_community_datasets=False):
+    found, config, version = match.groups()
+    if found not in tfds.list_builders(with_community_datasets=False):
         import tensorflow_datasets.text  # noqa: F401  # registers wiki40b, wikipedia, c4 and more
 
         names = tfds.list_builders(with_community_datasets=False)
-        if dataset not in names:
-            near = ", ".join(difflib.get_close_matches(dataset, names, cutoff=0.5))
+        if found not in names:
+            near = ", ".join(difflib.get_close_matches(found, names, cutoff=0.5))
             fix = "name one of your own by its directory, as in tfds:/data/mine/1.0.0"
             fix = f"the nearest names are {near}; {fix}" if near else fix
-            raise DataError(f"data.source = {entry!r}: TFDS has no data set {dataset!r}; {fix}")
+            raise DataError(f"data.source = {entry!r}: TFDS has no data set {found!r}; {fix}")
     try:
         # The class itself, because `tfds.builder` may load one from files and import what they name.
-        builder = tfds.builder_cls(dataset)(
+        builder = tfds.builder_cls(found)(
             config=config, version=version, data_dir=os.environ.get("TFDS_DATA_DIR") or None
         )
     except Exception as error:  # several kinds, for a configuration or version that there is not
@@ -178,15 +175,9 @@ def _prepare(entry: str, name: str) -> Path:
 
 
 def _builder(directory: Path) -> Any:
-    """A prepared data set. TFDS imports whatever classes features.json names, so it may name only those of TFDS."""
-    import tensorflow_datasets as tfds
-
+    """A prepared data set, with classes of TFDS alone."""
     try:
-        named = list(class_names(json.loads((directory / "features.json").read_text(encoding="utf-8"))))
-        foreign = [name for name in named if not name.startswith("tensorflow_datasets.")]
-        if foreign:
-            raise ValueError(f"features.json names {foreign[0]!r}, a class that is not of TFDS")
-        return tfds.builder_from_directory(directory)
+        return dataset.open_builder(directory, lambda name: name.startswith("tensorflow_datasets."))
     except Exception as error:  # TFDS raises many kinds on damaged metadata
         fix = "name the directory that holds features.json and dataset_info.json"
         raise DataError(f"{directory}: no TFDS data set that can be read ({one_line(error)}); {fix}") from None

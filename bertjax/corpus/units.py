@@ -15,15 +15,16 @@ from functools import partial
 from pathlib import Path
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import builtin, files, tables
-from bertjax.corpus.files import MAX_CHARACTERS, Notes, Paragraphs
+from bertjax.corpus import builtin, files, lines, tables
+from bertjax.corpus.files import Paragraphs
+from bertjax.corpus.lines import MAX_CHARACTERS, Notes
 from bertjax.corpus.sentences import split_sentences
 from bertjax.errors import DataError
 
 UNIT_BYTES = 4_000_000
-"""Of text in a unit, about; more in a large corpus, for MAX_UNITS."""
+"""Of text in a unit, about; more in a large corpus, so that there are no more than MAX_UNITS."""
 MAX_UNITS = 400
-"""About as many units are made at most: each becomes a shard or two, and readers keep all shards open."""
+"""Units of a corpus at most, about: each becomes a shard or two, and readers keep all shards open."""
 _COMPRESSION = 4  # bytes of text in a compressed byte, about
 
 
@@ -40,16 +41,11 @@ class Part:
 class Unit:
     """What one process reads by itself."""
 
-    source: int  # index into `sources(data)`
+    source: int  # index into `data.source`
     parts: tuple[Part, ...]
 
 
 # Units -------------------------------------------------------------------------------------------------------------
-
-
-def sources(data: DataConfig) -> list[str]:
-    """The entries of `data.source`."""
-    return [entry for entry in map(str.strip, data.source) if entry]
 
 
 def units(data: DataConfig) -> list[Unit]:
@@ -60,7 +56,7 @@ def units(data: DataConfig) -> list[Unit]:
     """
     found: list[Unit] = []
     seen: set[str] = set()
-    parts = [list(_parts(entry, data, seen)) for entry in sources(data)]
+    parts = [list(_parts(entry, data, seen)) for entry in data.source]
     enough = max(UNIT_BYTES, sum(size for named in parts for _, size in named) // MAX_UNITS)
     for source, named in enumerate(parts):
         group: list[Part] = []
@@ -115,7 +111,7 @@ def _cuts(path: str, data: DataConfig) -> Iterator[tuple[int, int, int]]:
     else:
         size = _file_size(path)
         if _is_whole(path, data):
-            yield 0, size, size * (_COMPRESSION if path.endswith(files.COMPRESSED) else 1)
+            yield 0, size, size * (_COMPRESSION if path.endswith(lines.COMPRESSED) else 1)
         else:
             yield from ((i, min(i + UNIT_BYTES, size), min(UNIT_BYTES, size - i)) for i in range(0, size, UNIT_BYTES))
 
@@ -124,7 +120,7 @@ def _file_size(path: str) -> int:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise DataError(files.unreadable(path, error)) from None
+        raise DataError(lines.unreadable(path, error)) from None
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"data.source: {path} is a pipe or a device, which has no parts to be read again; name a file")
     return found.st_size
@@ -135,7 +131,7 @@ def _is_parquet(path: str, data: DataConfig) -> bool:
 
 
 def _is_whole(path: str, data: DataConfig) -> bool:
-    return path.endswith(files.COMPRESSED) or data.format == "file"
+    return path.endswith(lines.COMPRESSED) or data.format == "file"
 
 
 # Documents ---------------------------------------------------------------------------------------------------------
@@ -229,4 +225,4 @@ def _records(rows: tables.Rows, field: str, notes: Notes) -> Paragraphs:
         if value is None:
             notes.add("bad_rows", partial(str, f"{place}: no text under {field!r}; set data.text_field"))
         else:
-            yield from files.record(files.decode(value, notes), notes)
+            yield from files.record(lines.decode(value, notes), notes)

@@ -1,1 +1,18 @@
-"""Host-side data code: text to tokenised documents to batches. Numpy only, nothing here imports jax."""
+"""A prepared data set -> batches, at training time. NumPy only: nothing here makes a JAX array.
+
+tokenizer    text to ids and back: SentencePiece, WordPiece, tokenizer.json
+dataset      the prepared data set on disk: its format, opening and verifying it
+planning     which stretches of a split each example of an epoch holds
+original     the same by the rules of the released BERT and ALBERT code
+examples     a planned example, read: [CLS] A [SEP] B [SEP]
+packing      which examples share a row
+shuffle      a shuffled order that is computed, not stored
+order        which examples row r of a run holds
+masking      which tokens are to be predicted, and what stands in their place
+batches      rows as arrays
+loader       batches made ahead, in threads and processes; the only user of grain
+workers      processes that end with their parent
+report       what a data set holds and what looks wrong; spelled: its first examples; report_page: as people read it
+
+Imports `config`, `batch`, `storage` and `errors`.
+"""

@@ -1,9 +1,9 @@
 """The prepared data set on disk: its format, its opening without TensorFlow, and its verification.
 
 A record holds the tokens of a document and the lengths of its sentences; a very long document is several records, so
-that no read is large. To what trains on it a split is one stream of tokens, document after document, and the index
-says where sentences, documents and records begin in it. The index lies beside the shards as plain arrays that are
-mapped, not loaded, and so do TFDS's own metadata, so that `tfds.builder_from_directory` opens the directory too.
+that no read is large. Training sees a split as one stream of tokens, document after document, and the index says where
+sentences, documents and records begin in it. The index lies beside the shards as plain arrays that are mapped, not
+loaded. TFDS's own metadata lies there as well, so that `tfds.builder_from_directory` opens the directory too.
 
 bertjax.json               what the data set was made from and of, and the size and CRC-32 of every file
 token_counts.npy           int64 [vocab_size], of the train split
@@ -16,8 +16,7 @@ SPLIT.digests.npy          uint64 [documents], hash of the text of each
 import contextlib
 import hashlib
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from bertjax.config.schema import DataConfig
-from bertjax.errors import DataError
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.errors import DataError, one_line
+from bertjax.storage import checksum
 
 FORMAT_VERSION = 3
 METADATA = "bertjax.json"
@@ -36,7 +37,10 @@ INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records"
 SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
 """The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
 
-FEATURE_CLASSES = {
+FEATURES = ("tokens", "sentence_lengths")
+"""What a record holds: arrays of `token_dtype` and of int32, each as its bytes."""
+
+_FEATURE_CLASSES = {
     "tensorflow_datasets.core.features.features_dict.FeaturesDict",
     "tensorflow_datasets.core.features.tensor_feature.Tensor",
 }
@@ -47,19 +51,10 @@ def token_dtype(vocab_size: int) -> Any:
     return np.uint16 if vocab_size <= 2**16 else np.int32
 
 
-def features_of(vocab_size: int) -> Any:
-    """What a record holds, in TFDS's terms."""
-    dtypes = {"tokens": token_dtype(vocab_size), "sentence_lengths": np.int32}
-    vectors = {
-        name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes.items()
-    }
-    return tfds.features.FeaturesDict(vectors)
-
-
 def encode_record(tokens: np.ndarray, sentence_lengths: np.ndarray) -> bytes:
-    """The bytes that TFDS's serializer writes for these features, in a hundredth of its time."""
+    """The bytes of a record, from arrays of the right types: those that TFDS writes, in a hundredth of its time."""
     example = tf_example_pb2.Example()
-    for name, array in (("tokens", tokens), ("sentence_lengths", sentence_lengths)):
+    for name, array in zip(FEATURES, (tokens, sentence_lengths), strict=True):
         example.features.feature[name].bytes_list.value.append(array.tobytes())
     # Deterministic, because protobuf otherwise orders a map differently in each process.
     return example.SerializeToString(deterministic=True)
@@ -83,10 +78,8 @@ class Records:
             raise IndexError(record)
         try:
             features = tf_example_pb2.Example.FromString(self._source.data_source[record]).features.feature
-            return {
-                "tokens": np.frombuffer(features["tokens"].bytes_list.value[0], self._dtype),
-                "sentence_lengths": np.frombuffer(features["sentence_lengths"].bytes_list.value[0], np.int32),
-            }
+            arrays = zip(FEATURES, (self._dtype, np.int32), strict=True)
+            return {name: np.frombuffer(features[name].bytes_list.value[0], dtype) for name, dtype in arrays}
         except Exception as error:  # ArrayRecord and protobuf raise several kinds, none of which names the file
             shard = self._shards[int(np.searchsorted(self._ends, record, side="right"))]
             raise DataError(_damaged(shard, error)) from error
@@ -142,6 +135,15 @@ def settings(data: DataConfig, digest: str) -> dict:
     return chosen | {"source": list(data.source)} | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
 
 
+def check_tokenizer(prepared: Prepared, tokenizer: Tokenizer) -> None:
+    """Raises DataError if the data set was made with another tokenizer: its ids would mean other words."""
+    if prepared.tokenizer_digest != tokenizer.digest:
+        raise DataError(
+            f"the data set was prepared with tokenizer {prepared.tokenizer_digest[:8]}, but data.tokenizer is"
+            f" {tokenizer.digest[:8]}; set data.tokenizer to the one it was prepared with, or prepare it again"
+        )
+
+
 def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool:
     """Whether `prepared` was made with these settings and tokenizer. Files that changed since are not noticed."""
     return prepared.settings == settings(data, tokenizer_digest)
@@ -160,11 +162,7 @@ def load(directory: Path) -> Prepared:
             found = f"{path.stat().st_size} bytes instead of {file['size']}" if path.is_file() else "missing"
             raise DataError(_damaged(path, found))
     try:
-        # TFDS imports whatever classes features.json names, so it may only name those that are written here.
-        features = json.loads((directory / "features.json").read_text())
-        if not set(class_names(features)) <= FEATURE_CLASSES:
-            raise ValueError("features.json names other classes")
-        builder = tfds.builder_from_directory(directory)
+        builder = open_builder(directory, _FEATURE_CLASSES.__contains__)
     except Exception as error:  # TFDS raises many kinds on damaged metadata
         raise DataError(_damaged(directory / "dataset_info.json", error)) from error
     digest = hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest()
@@ -219,7 +217,7 @@ def verify(directory: Path) -> Iterator[tuple[str, str]]:
     if not damaged:
         prepared = load(directory)
         for split in (prepared.train, prepared.validation):
-            yield from ((f"index of the {split.name} split", problem) for problem in [_misfit(split)])
+            yield f"index of the {split.name} split", _misfit(split)
 
 
 def _misfit(split: Split) -> str:
@@ -236,13 +234,17 @@ def _misfit(split: Split) -> str:
     return "" if whole else "has other sentences than the shards"
 
 
-def checksum(path: Path) -> dict[str, int]:
-    """{"size", "crc32"} of a file."""
-    size = crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return {"size": size, "crc32": crc}
+def open_builder(directory: Path, known: Callable[[str], bool]) -> Any:
+    """The TFDS builder of a data set on disk, whose features.json may name only classes that are `known`.
+
+    TFDS imports whatever classes are named there, which runs their modules. Raises ValueError for any other class, and
+    one of many other kinds of exception where files are damaged or missing.
+    """
+    features = json.loads((directory / "features.json").read_text(encoding="utf-8"))
+    foreign = [name for name in class_names(features) if not known(name)]
+    if foreign:
+        raise ValueError(f"features.json names {foreign[0]!r}, a class that is not to be imported")
+    return tfds.builder_from_directory(directory)
 
 
 def class_names(tree: Any) -> Iterator[str]:
@@ -277,8 +279,3 @@ def _metadata(directory: Path) -> dict:
 
 def _damaged(path: Path, problem: object) -> str:
     return f"{path}: missing or damaged ({one_line(problem)}); delete {path.parent} and run `bertjax prepare` again"
-
-
-def one_line(problem: object) -> str:
-    """The text of an error, without its line breaks."""
-    return " ".join(str(problem).split())[:200] or type(problem).__name__

@@ -1,14 +1,11 @@
-"""SentencePiece, WordPiece and tokenizer.json behind one small protocol, and the training of a SentencePiece model."""
+"""Tokenizers: SentencePiece, WordPiece and the JSON files of the tokenizers library behind one small protocol."""
 
 import hashlib
-import io
 import itertools
 import json
-import os
 import re
-import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from bertjax.errors import DataError, StorageError
+from bertjax.errors import DataError, one_line
 
 SUFFIXES = (".model", ".txt", ".json")
 """Of the files that `load` reads."""
@@ -82,7 +79,10 @@ def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raise DataError if ids of the tokenizer could fall outside the word table: on a device they raise nothing."""
+    """Raise DataError if ids of the tokenizer could fall outside a word table of `vocab_size` rows.
+
+    On a device such an id raises nothing: it reads another row.
+    """
     if tokenizer.vocab_size > vocab_size:
         raise DataError(
             f"model.vocab_size = {vocab_size}: smaller than the {tokenizer.vocab_size} pieces of the tokenizer; set it"
@@ -122,7 +122,7 @@ def _starts_word(piece: str) -> bool:
     )
 
 
-def _normalise(text: str, lower_case: bool) -> str:
+def normalise(text: str, lower_case: bool) -> str:
     """ALBERT's `preprocess_text`: one space for any white space, NFKD; uncased: no combining marks, lower case."""
     text = " ".join(text.split())
     if not text.isascii():
@@ -166,7 +166,7 @@ class _SentencePiece:
         return [self._model.piece_to_id(part) for part in [*parts, ","]]
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids_n, lengths = _flat(self._model.encode([_normalise(text, self._lower_case) for text in texts]))
+        ids_n, lengths = _flat(self._model.encode([normalise(text, self._lower_case) for text in texts]))
         at_k = np.flatnonzero(self._is_split[ids_n])
         if not at_k.size:
             return ids_n, lengths
@@ -206,9 +206,9 @@ class _WordPiece:
         self.special = _special(path, self.pieces, [["[PAD]"], ["[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]])
         self.spellings = [piece[2:] if piece.startswith("##") else " " + piece for piece in self.pieces]
         self.starts_word = np.array([not piece.startswith("##") for piece in self.pieces])
-        vocabulary = {piece: index for index, piece in enumerate(self.pieces)}
+        ids = {piece: index for index, piece in enumerate(self.pieces)}
         # The specials are not registered, so that "[MASK]" in a text is split like any other punctuation.
-        model = tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+        model = tokenizers.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
         self._tokenizer = tokenizers.Tokenizer(model)
         self._tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
             clean_text=True, handle_chinese_chars=True, strip_accents=lower_case, lowercase=lower_case
@@ -249,7 +249,7 @@ class _Json:
         except Exception as error:  # the library raises nothing more special
             raise DataError(
                 f"data.tokenizer = {str(path)!r}: not WordPiece, Unigram or byte-level BPE of the tokenizers library"
-                f" ({' '.join(str(error).split()):.120}); name one, or the vocab.txt or .model that it comes with"
+                f" ({one_line(error):.120}); name one, or the vocab.txt or .model that it comes with"
             ) from None
         self.digest = hashlib.sha256(content).hexdigest()
         self.vocab_size = self._tokenizer.get_vocab_size()
@@ -293,76 +293,3 @@ def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
     tokenizer.no_padding()
     tokenizer.decoder = _DECODERS[kind]
     return kind, tokenizer
-
-
-# Training ----------------------------------------------------------------------------------------------------------
-
-
-def train_sentencepiece(
-    texts: Iterable[str],
-    path: Path,
-    *,
-    vocab_size: int,
-    lower_case: bool,
-    seed: int = 0,
-    sentences: int = 10_000_000,
-) -> None:
-    """Train a unigram model with ALBERT's settings and write it to `path`, whole or not at all.
-
-    `texts` are sentences or paragraphs; at most `sentences` of them, a random sample, are used (10 million in ALBERT).
-    24 MB of sentences take half a minute and 0.5 GB of memory, and both grow with the text: lower `sentences` if short.
-    The same texts and seed give the same bytes. Raises DataError for a corpus too small for `vocab_size`, StorageError
-    where `path` cannot be written. Source: google-research/albert, README "SentencePiece".
-    """
-    model = io.BytesIO()
-    sentencepiece.set_random_generator_seed(seed)
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_training_lines(texts, lower_case),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            pad_id=0,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            pad_piece="<pad>",
-            control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-            user_defined_symbols=["(", ")", '"', "-", ".", "–", "£", "€"],
-            character_coverage=0.99995,
-            input_sentence_size=sentences,
-            shuffle_input_sentence=True,
-            num_threads=16,  # fixed, because the order of its sums, and so the model, depends on it
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise DataError(_training_problem(str(error), vocab_size)) from None
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); check the disk and permissions") from None
-
-
-def _training_lines(texts: Iterable[str], lower_case: bool) -> Iterator[str]:
-    for text in texts:
-        text = _normalise(text, lower_case)
-        if len(text) <= 1000:
-            if text:
-                yield text
-        else:
-            # Lines over 4,192 bytes are dropped by the trainer without a word; 1,000 characters are at most 4,000.
-            yield from textwrap.wrap(text, 1000, break_on_hyphens=False)
-
-
-def _training_problem(message: str, vocab_size: int) -> str:
-    field = f"model.vocab_size = {vocab_size}"
-    if most := re.search(r"value <= (\d+)", message):
-        return f"{field}: the corpus is too small for so many pieces; use at most {most[1]}, or more text"
-    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"{field}: below the number of different characters in the corpus; use at least {least[1]}"
-    if "sentences_.empty()" in message:
-        return "data.source: no text to train a tokenizer on; name files with text"
-    return f"{field}: SentencePiece cannot train on this corpus ({' '.join(message.split())})"

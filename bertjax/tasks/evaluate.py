@@ -13,8 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config.schema import Config, DataConfig
-from bertjax.data import context_free, masking, pipeline
+from bertjax.data import context_free, masking
 from bertjax.data.dataset import Prepared
+from bertjax.data.loader import eval_batches
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import network
 from bertjax.parallel import sharding
@@ -87,7 +88,7 @@ def evaluator(
     def evaluate(params: Any) -> dict[str, float]:
         sums = {name: {"weight": 0.0} for name in measured}
         unigram = alone = 0.0
-        for batch in pipeline.eval_batches(data, prepared, tokenizer, seed=seed, rows=rows):
+        for batch in eval_batches(data, prepared, tokenizer, seed=seed, rows=rows):
             for name, kinds in jax.device_get(eval_step(params, sharding.put_batch(batch, mesh))).items():
                 sums[name] = {kind: sums[name].get(kind, 0.0) + float(value) for kind, value in kinds.items()}
             unigram -= float(np.sum(batch["mlm_weights"] * log_probs_V[batch["mlm_labels"]]))

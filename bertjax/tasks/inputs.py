@@ -10,6 +10,7 @@ from bertjax import storage
 from bertjax.config.schema import Config
 from bertjax.corpus import prepare
 from bertjax.corpus import units as corpus
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import dataset, tokenizer
 from bertjax.errors import ConfigError, DataError
 from bertjax.progress import Progress
@@ -27,7 +28,7 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
         print(f"{path}: exists, and stays; remove it to train another", file=sys.stderr)
         return path
     texts = (sentence for document in corpus.documents(config.data) for sentence in document)
-    tokenizer.train_sentencepiece(
+    train_sentencepiece(
         texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
     )
     print(f"{path}: {config.model.vocab_size} pieces", file=sys.stderr)
@@ -69,12 +70,10 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
 
 def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dataset.Prepared]:
     """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
-    from bertjax.data import pipeline  # here: `prepare` also runs where grain is not installed
-
     tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
-    check_vocabulary(config, tokens)
+    tokenizer.check_vocabulary(tokens, config.model.vocab_size)
     prepared = dataset.load(workdir.prepared_path(directory, config.data))
-    pipeline.check(prepared, tokens)
+    dataset.check_tokenizer(prepared, tokens)
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
     told = ("lower_case",) if config.data.prepared else dataset.SETTINGS
     asked = dataset.settings(config.data, tokens.digest)
@@ -100,12 +99,3 @@ def opened(config: Config, directory: Path | None) -> Iterator[tuple[tokenizer.T
             if not config.data.prepared:
                 make_data(config, directory)
         yield open_data(config, directory)
-
-
-def check_vocabulary(config: Config, tokens: tokenizer.Tokenizer) -> None:
-    """Raise DataError if ids of the tokenizer could fall outside the word table: on a device they raise nothing."""
-    if tokens.vocab_size > config.model.vocab_size:
-        raise DataError(
-            f"model.vocab_size = {config.model.vocab_size}: smaller than the {tokens.vocab_size} pieces of the"
-            f" tokenizer; set it to {tokens.vocab_size} or more"
-        )

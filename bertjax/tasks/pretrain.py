@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config.schema import Config
-from bertjax.data import pipeline
+from bertjax.data.loader import train_batches
+from bertjax.data.order import epoch_rows
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
@@ -34,8 +35,8 @@ def pretrain(config: Config, directory: Path) -> bool:
     metrics.check_tensorboard(config.run)
     tokenizer, prepared = open_data(config, directory)
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
-        pipeline.epoch_rows(config.data, split, seed=config.run.seed)
-    batches = partial(pipeline.train_batches, config.data, prepared, tokenizer, seed=config.run.seed)
+        epoch_rows(config.data, split, seed=config.run.seed)
+    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed)
     task = pretraining(
         config,
         batches=lambda row: batches(start_row=row),

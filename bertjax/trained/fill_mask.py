@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import CheckpointError, ConfigError
+from bertjax.errors import CheckpointError, ConfigError, DataError
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 
@@ -29,13 +29,15 @@ def fill_mask(path: str | Path, texts: Iterable[str], *, top: int) -> list[Fille
     """Fill the [MASK]s of each text with the `top` likeliest pieces, by the model in a work or Hugging Face directory.
 
     What a terminal would obey in a piece is shown as an escape. Raises ConfigError for a text without [MASK] or longer
-    than the model's positions, CheckpointError for a model without a trained MLM head, and what `inference.load` and
-    `checked_texts` raise.
+    than the model's positions, CheckpointError for a model without a trained MLM head, DataError for one without a
+    tokenizer, and what `inference.load` and `checked_texts` raise.
     """
     loaded = inference.load(path)
     if "mlm_head" not in loaded.heads:
         raise CheckpointError(f"{path}: has no trained head for masked words; pretrain one with run.init_from = {path}")
-    tokenizer = loaded.need_tokenizer("fill_mask")
+    if loaded.tokenizer is None:
+        raise DataError(f"{path}: has no tokenizer that bertjax reads; add the one it came with")
+    tokenizer = loaded.tokenizer
     texts = inference.checked_texts("fill_mask", texts)
     rows = [masked_ids(tokenizer, text) for text in texts]
     for text, ids in zip(texts, rows, strict=True):

@@ -105,9 +105,10 @@ class Loaded:
         [CLS] and [SEP] count as tokens; what is longer than the model's positions is cut. Texts of similar length
         share a batch, so little is spent on padding: give many at once. Raises DataError for what is no list of str.
         """
-        tokenizer = self.need_tokenizer("encode_text")
-        special, most = tokenizer.special, self.config.max_positions - 2
-        ids_n, lengths = tokenizer.encode_batch(checked_texts("encode_text", texts))
+        if self.tokenizer is None:
+            raise DataError("encode_text: this model came without a tokenizer that bertjax reads; call it on token ids")
+        special, most = self.tokenizer.special, self.config.max_positions - 2
+        ids_n, lengths = self.tokenizer.encode_batch(checked_texts("encode_text", texts))
         rows = [[special.cls, *ids[:most], special.sep] for ids in np.split(ids_n, np.cumsum(lengths))[:-1]]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         embeddings_BH = np.zeros((len(rows), self.config.hidden_size), np.float32)
@@ -117,12 +118,6 @@ class Loaded:
             means_BH = self._run(("mean",), tokens_BL, np.zeros_like(tokens_BL), mask_BL)["mean"]
             embeddings_BH[chosen] = np.asarray(means_BH)[: len(chosen)]
         return embeddings_BH
-
-    def need_tokenizer(self, what: str) -> Tokenizer:
-        """The tokenizer, for `what`. Raises DataError if there is none."""
-        if self.tokenizer is None:
-            raise DataError(f"{what}: this model came without a tokenizer that bertjax reads; call it on token ids")
-        return self.tokenizer
 
     def _run(
         self,

@@ -10,8 +10,8 @@ from bertjax.config.recipe import override
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, StorageError
 from bertjax.train import checkpoint, workdir
-from bertjax.trained import load as pretrained
 from bertjax.trained.exchange import export_directory, import_directory
+from bertjax.trained.load import load
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdef")]
 
@@ -31,7 +31,7 @@ def test_import_and_export_give_the_same_bytes(kind, vocabulary, tmp_path):
     directories.write(source, kind, tokenizer=vocabulary, lower_case=False)
     made = import_directory(source, run)
     assert made == workdir.load_config(run) and not made.data.lower_case
-    found, (_, params) = pretrained.load(run), directories.ours(kind)
+    found, (_, params) = load(run), directories.ours(kind)
     directories.assert_same(found.params, params)
     assert export_directory(made, run, out) == 0
     for name in ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json"):
@@ -53,8 +53,8 @@ def test_the_card_names_no_place(vocabulary, tmp_path):
     (tmp_path / "run" / "metrics.jsonl").write_text(
         '{"step": 1, "eval_mlm_loss": 3.5}\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
     )
-    places = {name: str(tmp_path / name) for name in ("source", "tokenizer", "prepared")}
-    config = override(made, data=places | {"tokenizer": made.data.tokenizer}, run={"init_from": str(tmp_path / "hf")})
+    places = {"source": (str(tmp_path / "source"),), "prepared": str(tmp_path / "prepared")}
+    config = override(made, data=places, run={"init_from": str(tmp_path / "hf")})
     export_directory(config, tmp_path / "run", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for place in (str(tmp_path), tmp_path.name, "init_from", "source", "prepared"):
@@ -80,7 +80,7 @@ def test_a_head_that_is_not_there_is_said(vocabulary, tmp_path, capsys):
     heads = ("cls.", "bert.pooler")
     directories.restore(source, {k: v for k, v in directories.stored(source).items() if not k.startswith(heads)})
     made = import_directory(source, tmp_path / "run")
-    assert not made.model.pooler and not made.model.pair_head and made.objective.pair == 0.0
+    assert made.model.heads == ("mlm_head",) and made.objective.pair == 0.0
     assert "has no head for masked words" in capsys.readouterr().err
 
 
@@ -129,8 +129,8 @@ def test_the_commands(vocabulary, tmp_path, capsys):
     assert run("import", source, to) == (0, f"{tmp_path / 'run'}: 4 layers of 32, as step 0")
     assert run("export", to, f"--out={tmp_path / 'out'}") == (0, f"{tmp_path / 'out'}: step 0 of {tmp_path / 'run'}")
     for arguments, code, named in (
-        (["import", to], 2, "name one Hugging Face directory"),
-        (["import", source, source, to], 2, "name one Hugging Face directory"),
+        (["import", to], 2, "name the Hugging Face directory"),
+        (["import", source, source, to], 2, str(source)),
         (["import", source], 2, "--workdir: is missing"),
         (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "config.json"),
         (["import", source, to], 7, "not an empty directory"),

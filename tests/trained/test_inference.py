@@ -1,7 +1,12 @@
 """`bertjax.load`: the outputs are the model's, nothing in a batch changes its neighbours, and mistakes are named."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import directories
 import jax
@@ -9,8 +14,9 @@ import numpy as np
 import pytest
 
 import bertjax
+from bertjax.config.schema import ComputeConfig
 from bertjax.errors import CheckpointError, DataError
-from bertjax.model import network as model
+from bertjax.model import network
 from bertjax.trained import inference
 from bertjax.trained.exchange import import_directory
 
@@ -53,14 +59,14 @@ def test_outputs_are_those_of_the_model(kind, tmp_path):
     positions = np.arange(13)[None].repeat(3, axis=0)
     inputs = {"tokens": tokens, "segments": mask, "positions": positions, "token_types": types}
     inputs |= {"mlm_positions": positions, "pair_positions": np.zeros((3, 1), int)}
-    expected = jax.jit(model.apply, static_argnums=0)(config, params, inputs)
+    expected = jax.jit(network.apply, static_argnums=(0, 1))(config, ComputeConfig(), params, inputs)
     real = mask.astype(bool)
     np.testing.assert_allclose(out.hidden[real], expected["hidden"][real], atol=1e-5)
     np.testing.assert_allclose(out.mlm_logits[real], expected["mlm_logits"][real], atol=1e-5)
     assert out.mlm_logits.shape == (3, 13, config.vocab_size)
-    for name, head in (("pooled", config.pooler), ("pair_logits", config.pair_head)):
-        assert (getattr(out, name) is not None) == head
-        if head:
+    for name, head in (("pooled", "pooler"), ("pair_logits", "pair_head")):
+        assert (getattr(out, name) is not None) == (head in config.heads)
+        if head in config.heads:
             np.testing.assert_allclose(getattr(out, name), expected[name][:, 0], atol=1e-5)
     assert {x.dtype for x in out if x is not None} == {np.dtype(np.float32)}
 
@@ -74,11 +80,20 @@ def test_only_what_is_asked_for_is_computed(loaded):
     for name in asked:
         np.testing.assert_allclose(getattr(some, name), getattr(everything, name), atol=1e-6)
     # The decoder's product is the largest of this model: it is not in the program that does without it.
-    columns = [np.zeros((4, 16), np.int32)] * 3
-    program = inference._compiled().lower(loaded.config, ("hidden", "pair_logits"), loaded.params, *columns)
-    assert f"x{loaded.config.vocab_size}xf32" not in program.as_text()
-    program = inference._compiled().lower(loaded.config, ("mlm_logits",), loaded.params, *columns)
-    assert f"4x16x{loaded.config.vocab_size}xf32" in program.as_text()
+    for wanted, positions in ((("hidden", "pair_logits"), 16), (("mlm_logits",), 16), (("mlm_logits",), 2)):
+        columns = [np.zeros((4, 16), np.int32)] * 3 + [np.zeros((4, positions), np.int32)]
+        program = inference.compiled().lower(loaded.config, loaded.compute, wanted, loaded.params, *columns)
+        decoded = set(re.findall(rf"4x(\d+)x{loaded.config.vocab_size}xf32", program.as_text()))
+        assert decoded == ({str(positions)} if "mlm_logits" in wanted else set())
+
+
+def test_logits_are_given_at_the_positions_that_are_named(loaded):
+    tokens, types, mask = (np.tile(x, (12, 1)) for x in batch(loaded.config))  # a full batch and four more
+    everywhere = loaded(tokens, types, mask).mlm_logits
+    at = np.random.default_rng(0).integers(0, 7, (36, 3))  # in no row padding
+    found = loaded(tokens, types, mask, mlm_positions=at)
+    assert found.mlm_logits.shape == (36, 3, loaded.config.vocab_size) and found.hidden.shape[:2] == tokens.shape
+    np.testing.assert_allclose(found.mlm_logits, np.take_along_axis(everywhere, at[:, :, None], axis=1), atol=1e-5)
 
 
 def test_padding_and_neighbours_change_nothing(loaded):
@@ -122,7 +137,8 @@ def test_a_text_is_embedded_as_the_mean_of_its_tokens(loaded):
         hidden = loaded([[special.cls, *ids[:most], special.sep]], outputs=["hidden"]).hidden
         np.testing.assert_allclose(embedding, hidden[0].mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(found, np.tile(found[:5], (9, 1)), atol=1e-5)  # their order is kept
-    assert loaded.encode_text([]).shape == (0, loaded.config.hidden_size)
+    np.testing.assert_array_equal(loaded.encode_text(text for text in texts), found)
+    assert loaded.encode_text([]).shape == loaded.encode_text(iter([])).shape == (0, loaded.config.hidden_size)
 
 
 def test_threads_get_their_own_answers(loaded):
@@ -152,15 +168,14 @@ def test_a_work_directory_answers_like_the_hugging_face_directory(loaded, bert, 
     np.testing.assert_array_equal(imported.encode_text(["ab c"]), loaded.encode_text(["ab c"]))
 
 
-@pytest.mark.parametrize("backend", ["splash", "cudnn"])
-def test_what_was_chosen_for_training_does_not_bind(loaded, backend):
+def test_nothing_is_dropped(loaded):
     tokens, types, mask = batch(loaded.config)
-    trained = replace(loaded, config=replace(loaded.config, attention=backend, attention_dropout=0.5, dropout=0.5))
+    trained = replace(loaded, config=replace(loaded.config, attention_dropout=0.5, dropout=0.5))
     np.testing.assert_array_equal(trained(tokens, types, mask).hidden, loaded(tokens, types, mask).hidden)
 
 
 def test_half_precision_is_computed_and_given_as_float32(loaded):
-    half = replace(loaded, config=replace(loaded.config, dtype="bfloat16"))
+    half = replace(loaded, compute=ComputeConfig(dtype="bfloat16"))
     tokens, types, mask = batch(loaded.config)
     exact, rough = loaded(tokens, types, mask), half(tokens, types, mask)
     assert rough.hidden.dtype == np.float32
@@ -182,15 +197,21 @@ def test_what_cannot_be_loaded_or_computed_is_named(loaded, bert, vocabulary, tm
         (([[1, 2]], [[0]]), "token_types"),
         (([[1, 2]], [[0, 2]]), "token_types: .*0 to 1"),
         (([[1, 2]], None, [[1, 2]]), "mask: .*0 to 1"),
+        (([[1, 2]], None, None, [[2]]), "mlm_positions: .*0 to 1"),
+        (([[1, 2]], None, None, [[0], [1]]), "mlm_positions: 2 rows"),
+        (([[1, 2]], None, None, [0]), "mlm_positions: .*shape \\[1\\]"),
     ):
         with pytest.raises(DataError, match=named) as error:
-            loaded(*arguments)
+            loaded(*arguments[:3], mlm_positions=arguments[3] if arguments[3:] else None)
         assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="outputs: logits: unknown"):
         loaded([[1]], outputs=["logits"])
-    for texts in ("a text", [b"bytes"]):
+    for texts in ("a text", [b"bytes"], b"bytes", 3, None):
         with pytest.raises(DataError, match="list of str"):
             loaded.encode_text(texts)
+    with pytest.raises(DataError, match="half a character") as error:
+        loaded.encode_text(["a", "b\n\ud800"])
+    assert len(str(error.value).splitlines()) == 1 and str(error.value).isascii()
     with pytest.raises(DataError, match="without a tokenizer"):
         replace(loaded, tokenizer=None).encode_text(["a"])
     (bert / "vocab.txt").write_text(vocabulary.read_text() + "".join(f"more{i}\n" for i in range(400)))
@@ -202,7 +223,28 @@ def test_what_cannot_be_loaded_or_computed_is_named(loaded, bert, vocabulary, tm
 def test_a_jaxlib_without_the_option_computes_the_same(tmp_path, monkeypatch):
     directory = directories.write(tmp_path / "hf")
     expected = bertjax.load(directory)([[7, 8, 9]]).hidden
-    inference._compiled.cache_clear()
-    monkeypatch.setattr(inference, "_EIGEN", {"xla_no_such_option": ""})
+    inference.compiled.cache_clear()
+    monkeypatch.setattr(inference, "CPU_OPTIONS", {"xla_no_such_option": ""})
     np.testing.assert_allclose(bertjax.load(directory)([[7, 8, 9]]).hidden, expected, atol=1e-5)
-    inference._compiled.cache_clear()
+    inference.compiled.cache_clear()
+
+
+WITHOUT_TRAINING = """
+import sys
+import bertjax
+from bertjax.trained.fill_mask import fill_mask
+for path in sys.argv[1:]:
+    loaded = bertjax.load(path)
+    loaded([[7, 8, 9]])
+    loaded.encode_text(["a b"])
+    fill_mask(path, ["a [MASK]"], top=1)
+print(sorted({"grain", "array_record", "tensorflow_datasets", "tensorflow", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_a_model_is_loaded_and_called_without_what_only_training_needs(bert, tmp_path):
+    import_directory(bert, tmp_path / "run")
+    environment = os.environ | {"PYTHONPATH": str(Path(bertjax.__file__).parents[1])}
+    command = [sys.executable, "-c", WITHOUT_TRAINING, str(bert), str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -3,31 +3,72 @@
 import pytest
 from directories import KINDS, assert_same, model_of, ours, write
 
-from bertjax.errors import CheckpointError
-from bertjax.trained import load as pretrained
+from bertjax.config.recipe import override
+from bertjax.config.schema import ComputeConfig
+from bertjax.data import tokenizer
+from bertjax.errors import CheckpointError, ConfigError, DataError
+from bertjax.model.network import abstract_params
+from bertjax.train import checkpoint, workdir
 from bertjax.trained.exchange import import_directory
+from bertjax.trained.load import check_restored, load
+
+
+def vocabulary(path, *more):
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", *more]) + "\n")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A work directory, and its config."""
+    source = write(tmp_path / "hf", tokenizer=vocabulary(tmp_path / "vocab.txt"))
+    return import_directory(source, tmp_path / "run"), tmp_path / "run"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("roberta")])
 def test_both_kinds_of_directory_give_the_same_model(kind, tmp_path):
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]) + "\n")
-    directory = write(tmp_path / "hf", kind, tokenizer=tmp_path / "vocab.txt")
+    directory = write(tmp_path / "hf", kind, tokenizer=vocabulary(tmp_path / "vocab.txt"))
     import_directory(directory, tmp_path / "run")
-    model = model_of(kind)
-    heads = {"mlm_head"} | {head for head in ("pooler", "pair_head") if getattr(model, head)}
-    both = [pretrained.load(path) for path in (directory, tmp_path / "run")]
-    assert both[0].model == both[1].model
+    both = [load(path) for path in (directory, tmp_path / "run")]
     for found in both:
-        assert found.heads == heads
+        assert found.config == model_of(kind) and found.compute == ComputeConfig()
+        assert found.heads == set(found.config.heads)
         assert_same(found.params, ours(kind)[1])
         assert found.tokenizer.pieces[-2:] == ["a", "b"]
 
 
 def test_a_model_without_a_tokenizer_is_still_a_model(tmp_path):
-    found = pretrained.load(write(tmp_path / "hf"))
+    found = load(write(tmp_path / "hf"))
     assert found.tokenizer is None and found.heads
 
 
 def test_another_directory_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="neither a work directory with checkpoints nor a Hugging Face"):
-        pretrained.load(tmp_path)
+        load(tmp_path)
+
+
+def test_of_what_training_computed_with_only_the_dtype_is_kept(run):
+    """The attention of another platform, remat and unrolled layers are no part of a model."""
+    config, directory = run
+    compute = {"dtype": "bfloat16", "attention": "splash", "remat": "full", "scan": False}
+    workdir.save_config(directory, override(config, compute=compute))
+    assert load(directory).compute == ComputeConfig(dtype="bfloat16")
+
+
+def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(run, tmp_path):
+    config, directory = run
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model))
+    its_own = tokenizer.load(config.data.tokenizer, lower_case=True)
+    other = tokenizer.load(vocabulary(tmp_path / "other.txt", "c"), lower_case=True)
+    check_restored(config, directory, restored, its_own)
+    with pytest.raises(DataError, match=rf"data\.tokenizer: {other.digest[:8]} is not {its_own.digest[:8]}"):
+        check_restored(config, directory, restored, other)
+    relu = override(config, model={"activation": "relu"})
+    with pytest.raises(ConfigError, match=r"model\.activation = 'relu'"):
+        check_restored(relu, directory, restored, its_own)
+    workdir.save_config(directory, relu)
+    with pytest.raises(ConfigError, match=r"model\.activation = 'relu'"):
+        load(directory)
+    workdir.save_config(directory, override(config, data={"tokenizer": str(tmp_path / "other.txt")}))
+    with pytest.raises(DataError, match=r"data\.tokenizer"):
+        load(directory)

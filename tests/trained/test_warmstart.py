@@ -9,9 +9,10 @@ from small import random_batch, tiny
 
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
-from bertjax.model import network as model
-from bertjax.trained import load as pretrained
+from bertjax.model import network
+from bertjax.model.heads import HEADS
 from bertjax.trained import warmstart
+from bertjax.trained.load import Trained
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIAL, *(f"w{i}" for i in range(200)), *(f"##x{i}" for i in range(195))]
@@ -30,24 +31,24 @@ def words(tmp_path_factory):
 
 def draw(config, seed):
     """Parameters none of which is what a new model has: biases and scales are random too."""
-    leaves, tree = jax.tree.flatten(model.abstract_params(config.model))
+    leaves, tree = jax.tree.flatten(network.abstract_params(config.model))
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(tree, [rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype) for leaf in leaves])
 
 
-def started(old, new, words, *, to="old.txt", heads=pretrained.HEADS, **run):
+def started(old, new, words, *, to="old.txt", heads=tuple(HEADS), **run):
     """(the old parameters, those of the new run, the line that tells)"""
     new = replace(new, run=replace(new.run, init_from="old", **run))
-    source = pretrained.Pretrained(old.model, draw(old, 1), frozenset(heads), words["old.txt"])
-    warmstart.check(source, new, words[to])
+    source = Trained(old.model, old.compute, draw(old, 1), frozenset(heads), words["old.txt"])
+    warmstart.check(source, new)
     params, told = warmstart.adapt(source, new, words[to], draw(new, 2))
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
-    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), model.abstract_params(new.model))
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), network.abstract_params(new.model))
     return source.params, params, told
 
 
 def outputs(config, params, batch):
-    return jax.jit(model.apply, static_argnums=0)(config.model, params, batch)
+    return jax.jit(network.apply, static_argnums=(0, 1))(config.model, config.compute, params, batch)
 
 
 def assert_same_function(old, old_params, new, new_params, batch):
@@ -87,27 +88,35 @@ def test_sharing_may_stay_become_less_or_be_of_fewer_layers(words):
 def test_fewer_layers_are_those_of_the_rule(words):
     old = tiny(model=QUIET)
     new = tiny(model=QUIET | {"num_layers": 2})
-    for rule, layers in (("spread", [0, 3]), ("first", [0, 1]), ("second", [0, 2]), ("3,1", [3, 1])):
-        before, after, told = started(old, new, words, init_layers=rule)
+    for chosen, layers in (((), [0, 3]), ((0, 1), [0, 1]), ((3, 1), [3, 1])):
+        before, after, told = started(old, new, words, init_layers=chosen)
         for old_leaf, new_leaf in zip(
             jax.tree.leaves(before["encoder"]["groups"]), jax.tree.leaves(after["encoder"]["groups"]), strict=True
         ):
             np.testing.assert_array_equal(old_leaf[layers], new_leaf)
         assert told.startswith(f"layers {layers[0]}, {layers[1]} of 4")
-    assert warmstart.layer_map("spread", 6, 12) == [0, 2, 4, 7, 9, 11]  # DistilBERT's
-    assert warmstart.layer_map("spread", 1, 12) == [0]
+    assert warmstart.layer_map((), 6, 12) == [0, 2, 4, 7, 9, 11]  # DistilBERT's
+    assert warmstart.layer_map((), 1, 12) == [0]
 
 
-@pytest.mark.parametrize(("rule", "count"), [("second", 3), ("0,1", 3), ("0,1,4", 3), ("spread", 5), ("first", 5)])
-def test_impossible_layer_maps_are_refused(rule, count):
-    with pytest.raises(ConfigError, match="layers|num_layers"):
-        warmstart.layer_map(rule, count, 4)
+@pytest.mark.parametrize(
+    ("layers", "count", "named"),
+    [
+        ((0, 1), 3, r"run\.init_layers = \(0, 1\)"),
+        ((0, 1, 4), 3, r"run\.init_layers = \(0, 1, 4\)"),
+        ((), 5, r"model\.num_layers = 5"),
+        ((0, 1, 2, 3, 3), 5, r"model\.num_layers = 5"),
+    ],
+)
+def test_impossible_layer_maps_are_refused(layers, count, named):
+    with pytest.raises(ConfigError, match=named):
+        warmstart.layer_map(layers, count, 4)
 
 
 def test_no_token_types_keep_the_function_of_type_0(words):
     """BERT to DistilBERT's architecture."""
     old = tiny(model=QUIET)
-    none = {"token_types": 0, "pooler": False, "pair_head": False}
+    none = {"token_types": 0, "heads": ("mlm_head",)}
     new = tiny(model=QUIET | none, objective={"pair": 0.0}, data={"examples": "doc_sentences"})
     batch = random_batch(old)
     batch["token_types"][:] = 0
@@ -157,7 +166,7 @@ def test_spellings_meet_across_kinds_of_tokenizers(tmp_path):
     texts = ["the thing is the singing of the king", "the ring of the bells", "the quick brown fox jumps lazily"] * 9
     tokenizer.train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=42, lower_case=True)
     old, new = (tokenizer.load(tmp_path / name, lower_case=True) for name in ("vocab.txt", "spiece.model"))
-    to_v, from_v = warmstart._same_pieces(old, new, 0)
+    to_v, from_v = warmstart.same_pieces(old, new, 0)
     pairs = {new.pieces[i]: old.pieces[j] for i, j in zip(to_v, from_v, strict=True)}
     specials = {"[CLS]": "[CLS]", "[SEP]": "[SEP]", "[MASK]": "[MASK]", "<pad>": "[PAD]", "<unk>": "[UNK]"}
     assert specials.items() <= pairs.items()
@@ -185,7 +194,7 @@ def test_what_does_not_fit_is_refused(words, changes, message):
 
 def test_all_that_does_not_fit_is_in_one_report(words):
     new = tiny(model={"num_heads": 8, "ffn_size": 32, "share": "ffn"})
-    source = pretrained.Pretrained(tiny().model, None, frozenset(), None)
+    source = Trained(tiny().model, tiny().compute, None, frozenset(), None)
     with pytest.raises(ConfigError) as error:
-        warmstart.check(source, new, words["old.txt"])
+        warmstart.check(source, new)
     assert len(str(error.value).splitlines()) == 4
