@@ -50,6 +50,11 @@ def _relation_errors(config: Any) -> list[str]:
             f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
         ),
         (
+            m.positions != "rotary" or m.hidden_size // m.num_heads % 2 == 0,
+            f"model.positions = rotary: turns pairs of numbers, and heads of {m.hidden_size // m.num_heads} are odd;"
+            " change model.num_heads or model.hidden_size",
+        ),
+        (
             m.num_layers % m.copies == 0,
             f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}",
         ),

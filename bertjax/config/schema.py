@@ -42,7 +42,13 @@ class ModelConfig:
     embedding_size: int = value(
         768, "width of the tables; below hidden_size they are factorised (ALBERT: 128)", least=1
     )
-    max_positions: int = value(512, "rows of the position table", least=5)
+    max_positions: int = value(512, "most positions of an example; rows of the table of learned ones", least=5)
+    positions: str = value(
+        "learned",
+        "how places are told: learned (a table, added to the words), rotary (queries and keys turned by their place)",
+        choices=("learned", "rotary"),
+    )
+    rotary_base: float = value(10_000.0, "rotary: the longest wave is about 6 times this many positions", least=1)
     token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
