@@ -28,7 +28,7 @@ class CheckpointError(UserError):
 
 
 class NumericError(UserError):
-    """A loss or gradient that is no longer a number."""
+    """A loss, gradient or parameter that is no longer a number."""
 
     exit_code = 5
 
@@ -40,7 +40,7 @@ class StorageError(UserError):
 
 
 PREEMPTED = 75
-"""Exit code of a run that was asked to stop (SIGTERM), saved its state and wants to be started again."""
+"""Exit code of a run that was asked to stop (SIGTERM, SIGHUP, Ctrl-C) and saved: to be started again."""
 
 
 def one_line(problem: object) -> str:

@@ -1,6 +1,6 @@
 """The bar: on a terminal, and plain lines elsewhere."""
 
-import sys
+from bertjax import console
 
 
 class Progress:
@@ -9,7 +9,15 @@ class Progress:
     def __init__(self, total: int, *, start: int = 0, unit: str, label: str) -> None:
         from tqdm import tqdm  # here, so that `bertjax --help` need not import it
 
-        self._bar = tqdm(total=total or None, initial=start, unit=unit, desc=label, disable=not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=total or None,
+            initial=start,
+            unit=unit,
+            desc=label,
+            disable=not console.stderr.isatty(),
+            file=console.stderr,
+            dynamic_ncols=True,  # as wide as the terminal, which tqdm does not ask of a file that it does not know
+        )
 
     def advance(self, count: int = 1) -> None:
         """Move the bar."""
@@ -22,7 +30,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
         self._bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        console.say(text)
         self._bar.refresh()
 
     def close(self) -> None:

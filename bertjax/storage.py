@@ -5,6 +5,8 @@ import fcntl
 import os
 import shutil
 import socket
+import tempfile
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ def new_directory(directory: Path) -> Iterator[Path]:
     directory = directory.absolute()
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise StorageError(f"{directory}: exists and is not an empty directory; name another, or move it away")
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    partial = directory.with_name(f".{directory.name}.partial-{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -55,9 +57,8 @@ def make(directory: Path) -> Path:
     """Create a directory and try to write in it. Raises StorageError where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise StorageError(f"{directory}: cannot be written ({error.strerror}); name another directory") from error
     return directory

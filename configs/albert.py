@@ -9,8 +9,9 @@ Command    bertjax pretrain --config=configs/albert.py:base --workdir=runs/alber
 
 The argument is the size, `base`, and optionally the version, `base_v2`. Version 2 trains without dropout, and longer
 (base 10M steps, the others 3M). For a smaller batch, scale the learning rate by sqrt(batch / 4096). Differences
-from the released code: masks are drawn afresh each epoch, overlaps do not shorten n-grams, and a chunk of one sentence
-has no SOP label. `--config.data.packing=8` fills rows whose documents are short; the paper has one example a row.
+from the released code: masks are drawn afresh in each epoch, overlaps do not shorten n-grams, and a chunk of one
+sentence has no SOP label. With short documents, `--config.data.packing=8` fills the rows; the paper has one example
+per row.
 """
 
 from bertjax.config.recipe import default

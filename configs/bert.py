@@ -7,8 +7,8 @@ Hardware   base on 4 Cloud TPUs (16 chips), large on 16 (64 chips), four days ea
 Command    bertjax pretrain --config=configs/bert.py:base --workdir=runs/bert-base \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
-Rows are of 128 tokens, as in 90 % of the paper's steps. Differences from the released code: masks are drawn afresh each
-epoch, and a document of one sentence never decides the NSP label.
+Rows are of 128 tokens, as in 90 % of the paper's steps. Differences from the released code: masks are drawn afresh in
+each epoch, and a chunk of one sentence has no NSP label.
 """
 
 from bertjax.config.recipe import default

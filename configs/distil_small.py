@@ -1,7 +1,7 @@
 """Distillation in minutes: a teacher of six layers and a student of three, on the English that ships with Python.
 
 Paper      Sanh et al. 2019 (arXiv 1910.01108), made small.
-Expect     The student begins with layers 0, 2 and 5 of the teacher and soon comes near its loss. docs/results.md has a
+Expect     The student begins with the teacher's layers 0, 2 and 5 and soon comes near its loss. docs/results.md has a
            longer run on other text, with each loss removed in turn.
 Hardware   2 CPU cores.
 Command    bertjax tokenizer --config=configs/distil_small.py:teacher --workdir=runs/teacher
@@ -10,8 +10,8 @@ Command    bertjax tokenizer --config=configs/distil_small.py:teacher --workdir=
            bertjax pretrain  --config=configs/distil_small.py:student --workdir=runs/student
            bertjax compare runs/teacher runs/student
 
-The student takes the tokenizer and the data set of runs/teacher, its teacher; with one elsewhere, set data.tokenizer,
-data.prepared, run.init_from and teacher.path.
+The student uses the tokenizer and the data set of its teacher, runs/teacher. For a teacher elsewhere, set
+data.tokenizer, data.prepared, run.init_from and teacher.path.
 """
 
 from bertjax.config.recipe import default

@@ -9,9 +9,9 @@ Command    bertjax pretrain --config=configs/distilbert.py:runs/bert-base --work
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
 The argument is the teacher: a work directory or a Hugging Face directory of BERT or RoBERTa, with the tokenizer that
-the data set was prepared with. As in the released code, the student begins with its layers 0, 2, 4, 7, 9 and 11, keeps
-the teacher's positions as they are, learns from all real tokens, and compares the last hidden states. To train the same
-architecture without a teacher: objective.soft=0.0, objective.cosine=0.0, and teacher.path, run.init_from and
+the data set was prepared with. As in the released code, the student begins with the teacher's layers 0, 2, 4, 7, 9 and
+11, keeps its position table fixed, learns from all real tokens, and compares the last hidden states. To train the same
+architecture without a teacher, set objective.soft and objective.cosine to 0.0 and leave teacher.path, run.init_from and
 optim.freeze empty.
 """
 

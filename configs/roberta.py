@@ -8,9 +8,9 @@ Command    bertjax pretrain --config=configs/roberta.py:base --workdir=runs/robe
                --config.data.tokenizer=tokenizer.json --config.data.prepared=data/wiki-books
 
 The tokenizer is byte-level BPE, as RoBERTa's own tokenizer.json (its text is cased), or SentencePiece with
-`--config.data.tokenizer=spiece.model --config.data.lower_case=True --config.model.vocab_size=32000`. No next sentences
-and one token type. Rows hold sentences of one document after the other; special pieces are never masked. For a batch
-of 256 take lr 1e-4, for 2,048 5e-4.
+`--config.data.tokenizer=spiece.model --config.data.lower_case=True --config.model.vocab_size=32000`. There is no
+next-sentence task and only one token type. A row is filled with consecutive sentences, across the ends of documents.
+For a batch of 256 set optim.lr to 1e-4, for 2,048 to 5e-4.
 """
 
 from bertjax.config.recipe import default

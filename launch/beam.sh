@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # `bertjax ARGUMENTS` in an environment with Apache Beam, .venv-beam, which is made on the first call.
 #   launch/beam.sh prepare --runner=beam --config=FILE.py --workdir=DIR [--beam_options="--runner=FlinkRunner ..."]
-# Beam needs older versions of some packages than the constraints of .venv, so what it needs and what `prepare` imports
-# are installed apart, and bertjax without its other dependencies. BEAM_EXTRAS="[gcp]" adds what DataflowRunner needs.
-# PYTHON names the interpreter (default python3), which must be 3.11 or newer; that of the workers must be the same.
+# Beam needs older versions of some packages than .venv has. So this environment gets what Beam needs and what `prepare`
+# imports, and bertjax without its other dependencies. BEAM_EXTRAS="[gcp]" adds what DataflowRunner needs.
+# PYTHON names the interpreter (default python3), 3.11 or newer; the workers must have the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -7,5 +7,6 @@ environment "[dev]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Two processes, a file in one of them: tests of a file share what they compiled. Files in the order of tests/conftest.py.
+# Two processes. The tests of a file run in one of them, since they share what they compile; the longest files come first
+# (tests/conftest.py).
 .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -52,11 +52,11 @@ def inputs(corpus_file, tmp_path_factory):
 
     from bertjax.corpus import prepare
     from bertjax.corpus import units as corpus
-    from bertjax.data import tokenizer
+    from bertjax.corpus.train_tokenizer import train_sentencepiece
 
     data = tiny(data={"source": (str(corpus_file),)}).data
     texts = (sentence for document in corpus.documents(data) for sentence in document)
-    tokenizer.train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
+    train_sentencepiece(texts, root / "spiece.model", vocab_size=400, lower_case=True)
     prepare.prepare(data, root / "spiece.model", root / "data", runner=prepare.local(1))
     return {"source": (str(corpus_file),), "tokenizer": str(root / "spiece.model"), "prepared": str(root / "data")}
 

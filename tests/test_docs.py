@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_layers import FLOORS, ROOMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,10 +46,11 @@ SMALL = {
 DRIVER = """
 import json, runpy, sys
 from bertjax.cli.main import main
+names = {}
 for shown, run in json.load(sys.stdin):
     print(shown, file=sys.stderr)
     if isinstance(run, str):
-        runpy.run_path(run)
+        names |= runpy.run_path(run, names)
         continue
     try:
         main(run)
@@ -56,7 +58,9 @@ for shown, run in json.load(sys.stdin):
         if end.code:
             raise
 """
-"""Runs the lists of arguments as commands and the names as files, in one process, which imports JAX once."""
+"""Runs lists of arguments as commands and names as files, which see the variables of those before them; in one process,
+which imports JAX once.
+"""
 
 
 def blocks(page):
@@ -76,9 +80,13 @@ def commands():
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
-    if "--peer=torch" in words:
-        pytest.importorskip("transformers", reason="the [hf] extra is not installed")
     return [*words, *SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))]
+
+
+def can_run(text):
+    """Whether the extra is installed that a command or a file needs, if it needs one."""
+    torch = "--peer=torch" in text or "transformers" in text
+    return not torch or importlib.util.find_spec("transformers")
 
 
 def test_every_command_is_one_that_is_run_here_or_in_ci():
@@ -106,8 +114,8 @@ def test_commands_run(page, tmp_path, corpus_file):
     runs = []
     for language, block in blocks(page):
         if language == "bash":
-            runs += [(c, arguments(c)) for c in lines(block) if c.startswith("bertjax ")]
-        elif "transformers" not in block or importlib.util.find_spec("transformers"):
+            runs += [(c, arguments(c)) for c in lines(block) if c.startswith("bertjax ") and can_run(c)]
+        elif can_run(block):
             (tmp_path / f"block{len(runs)}.py").write_text(block)
             runs.append((block, f"block{len(runs)}.py"))
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # one device, as users have
@@ -120,12 +128,28 @@ def test_commands_run(page, tmp_path, corpus_file):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+    for target, section in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+        headings = re.findall(r"^#+ (.*)", (page.parent / target).read_text(), re.M) if section else [""]
+        assert section in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], section
 
 
-def test_the_file_map_is_complete():
-    """Every module stands in the README's file map, and nothing else does."""
-    listed = set(re.findall(r"^ +(\w+\.py) ", (ROOT / "README.md").read_text(), re.M))
-    files = {p.name for p in (ROOT / "bertjax").rglob("*.py") if p.name != "__init__.py"}
-    assert listed == files
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_map_names_every_room_on_its_floor():
+    """And nothing else; lowest floor first. The modules of a room stand in its docstring (tests/test_layers.py)."""
+    (listed,) = re.findall(r"^```\n(  errors .*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    floors = [re.findall(r"^  (\w+)(/?) +\S", floor, re.M) for floor in listed.split("\n\n")]
+    assert [{name for name, _ in floor} for floor in floors] == FLOORS
+    assert {name for floor in floors for name, slash in floor if slash} == ROOMS
+
+
+def test_what_to_touch_exists():
+    """Every module and room that the README tells to touch."""
+    table = (ROOT / "README.md").read_text().split("| to add | touch |")[1].split("\n\n")[0]
+    named = re.findall(r"`([\w/]+)`", table)
+    assert named
+    for name in named:
+        assert any((ROOT / start / name).with_suffix(end).exists() for start in ("bertjax", ".") for end in ("", ".py"))

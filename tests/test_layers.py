@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bertjax"
 
 FLOORS = [
-    {"errors", "progress", "storage"},
+    {"console", "errors", "progress", "storage"},
     {"config"},
     {"batch", "parallel"},
     {"data", "model"},
@@ -23,7 +23,7 @@ FLOORS = [
 ]
 """Rooms and the modules beside them, bottom first. A room imports from lower floors, and from its own."""
 
-ALSO = {"storage": {"errors"}}
+ALSO = {"storage": {"errors"}, "progress": {"console"}}
 """Imports within a floor."""
 
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -125,7 +125,7 @@ def test_a_planted_import_is_found(tmp_path, planted, found):
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_host_code_never_touches_a_device(module):
-    if room(module) in ("config", "batch", "errors", "progress", "storage", "data", "corpus", "cli"):
+    if room(module) in ("config", "batch", "console", "errors", "progress", "storage", "data", "corpus", "cli"):
         assert not {name.split(".")[0] for name in imported(SOURCES[module])} & DEVICE_PACKAGES
 
 
@@ -204,6 +204,14 @@ def test_nothing_is_executed_from_data(module):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             assert name not in UNSAFE_CALLS or name == "compile", name
             assert not any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in node.keywords)
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_json_is_strict(module):
+    """By itself Python writes NaN, which is no JSON."""
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("dump", "dumps"):
+            assert any(k.arg == "allow_nan" and not k.value.value for k in node.keywords), f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))

@@ -21,6 +21,10 @@ def test_a_directory_that_cannot_be_made(tmp_path):
     with pytest.raises(StorageError, match="cannot be written"):
         storage.make(tmp_path / "file" / "run")
     assert list(storage.make(tmp_path / "run").iterdir()) == []
+    mine = tmp_path / "run" / f".probe-{os.getpid()}"
+    mine.write_text("mine")
+    storage.make(tmp_path / "run")
+    assert mine.read_text() == "mine"
 
 
 def test_a_checksum_is_of_the_whole_file(tmp_path):
@@ -53,3 +57,13 @@ def test_a_new_directory_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(StorageError, match="not an empty directory"), storage.new_directory(tmp_path / "a" / "new"):
         pass
     assert (tmp_path / "a" / "new" / "file").read_text() == "x"
+
+
+def test_a_new_directory_takes_nobody_elses_place(tmp_path):
+    """Not even of one that has the name of a process."""
+    mine = tmp_path / f".new.partial-{os.getpid()}"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with storage.new_directory(tmp_path / "new") as partial:
+        (partial / "file").write_text("x")
+    assert (mine / "notes.txt").read_text() == "mine"

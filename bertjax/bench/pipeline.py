@@ -55,24 +55,20 @@ def stages(data: DataConfig, prepared: Prepared, tokenizer: Tokenizer, *, seed: 
     """The share of each of `STAGES` in the time of some batches. The timing itself takes a tenth or so of it."""
     clock = _Clock()
     make = train_maker(data, prepared, tokenizer, seed=seed, timer=clock)
-    make(0)
-    clock.reset()
-    for number in range(1, _TIMED + 1):
+    for number in range(_TIMED):
         make(number)
     return {stage: spent / sum(clock.spent.values()) for stage, spent in clock.spent.items()}
 
 
 class _Clock:
-    """Seconds spent in each stage."""
+    """Seconds spent in each stage, from the first call on."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
         self.spent = dict.fromkeys(STAGES, 0.0)
-        self._stage, self._since = STAGES[-1], time.perf_counter()  # a batch begins with the arrays of its rows
+        self._stage, self._since = "", 0.0
 
     def __call__(self, stage: str) -> None:
         now = time.perf_counter()
-        self.spent[self._stage] += now - self._since
+        if self._stage:
+            self.spent[self._stage] += now - self._since
         self._stage, self._since = stage, now

@@ -7,12 +7,14 @@ imports happen inside the functions, so that --help is quick.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from json import dumps
+from json import dumps as to_json
 from pathlib import Path
+from typing import Any
 
 from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, whole
 from bertjax.config.schema import Config
-from bertjax.errors import PREEMPTED, ConfigError, DataError
+from bertjax.console import say
+from bertjax.errors import PREEMPTED, ConfigError, DataError, NumericError
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def _info(config: Config, json: bool) -> int:
     from bertjax.bench.info import info, table
 
     values = info(config)
-    _show(dumps(values) if json else table(values))
+    show(dumps(values) if json else table(values))
     return 0
 
 
@@ -54,21 +56,21 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
             fix = "prepare it without --runner=beam"
             raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
         chosen = beam.runner(beam_options)
-    _show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
+    show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
     return 0
 
 
 def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
-    from bertjax.data.report import report
-    from bertjax.data.report_page import page, text
+    from bertjax.bench.report import report
+    from bertjax.bench.report_page import page, text
     from bertjax.tasks import inputs
 
     with inputs.opened(config, workdir) as (tokenizer, prepared):
         values = report(config, prepared, tokenizer)
     if html:
         html.write_text(page(values), encoding="utf-8")
-        _say(f"{html}: the report with plots")
-    _show(dumps(values) if json else text(values))
+        say(f"{html}: the report with plots")
+    show(dumps(values) if json else text(values))
     return 0
 
 
@@ -82,11 +84,11 @@ def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
     checked = dict(dataset.verify(path))
     damaged = {name: problem for name, problem in checked.items() if problem}
     if json:
-        _show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
+        show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
     if damaged:
         fix = f"delete {path} and run `bertjax prepare` again"
         raise DataError("\n".join(f"{path / name}: {problem}; {fix}" for name, problem in damaged.items()))
-    _say(f"{path}: {len(checked)} files are whole")
+    say(f"{path}: {len(checked)} files are whole")
     return 0
 
 
@@ -99,7 +101,7 @@ def _pretrain(config: Config, workdir: Path) -> int:
 def _evaluate(config: Config, workdir: Path) -> int:
     from bertjax.tasks.evaluate import evaluate
 
-    _show(dumps(evaluate(config, workdir)))
+    show(dumps(evaluate(config, workdir)))
     return 0
 
 
@@ -108,11 +110,11 @@ def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
 
     for filled in fill_mask(workdir, words or _lines(), top=top):
         if json:
-            _show(dumps({"text": filled.text, "choices": filled.choices}))
+            show(dumps({"text": filled.text, "choices": filled.choices}))
             continue
-        _show(filled.text)
+        show(filled.text)
         for choices in filled.choices:
-            _show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
+            show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
     return 0
 
 
@@ -120,7 +122,7 @@ def _import(words: list[str], workdir: Path) -> int:
     from bertjax.trained.exchange import import_directory
 
     made = import_directory(Path(words[0]).expanduser(), workdir)
-    _say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
+    say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
     return 0
 
 
@@ -128,7 +130,7 @@ def _export(config: Config, workdir: Path, out: Path) -> int:
     from bertjax.trained.exchange import export_directory
 
     step = export_directory(config, workdir, out)
-    _say(f"{out}: step {step} of {workdir}")
+    say(f"{out}: step {step} of {workdir}")
     return 0
 
 
@@ -136,10 +138,10 @@ def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> in
     from bertjax.bench.compare import compare, plot, table
 
     result = compare([Path(word).expanduser() for word in words], repeats=repeats)
-    _show(dumps(result) if json else table(result))
+    show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
-        _say(f"{out}: the same as a picture")
+        say(f"{out}: the same as a picture")
     return 0
 
 
@@ -147,7 +149,7 @@ def _bench(config: Config, peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.step import bench, table
 
     result = bench(config, peer=peer, repeats=repeats)
-    _show(dumps(result) if json else table(result))
+    show(dumps(result) if json else table(result))
     return 0
 
 
@@ -158,10 +160,10 @@ def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool
     with inputs.opened(config, workdir) as (tokenizer, prepared):
         result = bench(config.data, prepared, tokenizer, seed=config.run.seed, seconds=seconds)
     if json:
-        _show(dumps(result))
+        show(dumps(result))
         return 0
-    _show(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
-    _show(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
+    show(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
+    show(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
     return 0
 
 
@@ -169,18 +171,29 @@ def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
     result = bench(Path(words[0]).expanduser(), _lines(), peer=peer, repeats=repeats)
-    _show(dumps(result, indent=None if json else 2))
+    show(dumps(result, indent=None if json else 2))
     return 0
 
 
-def _show(text: str) -> None:
-    """A result, to standard output."""
-    print(text)
+class ReadEnough(Exception):
+    """Whoever reads standard output has left, as of `bertjax ... | head`."""
 
 
-def _say(text: str) -> None:
-    """What is to be known about a result, to standard error."""
-    print(text, file=sys.stderr)
+def show(text: str) -> None:
+    """A result, to standard output. Raises ReadEnough if nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise ReadEnough from error
+
+
+def dumps(values: Any, *, indent: int | None = None) -> str:
+    """A result as JSON, which has no NaN. Raises NumericError if there is one."""
+    try:
+        return to_json(values, indent=indent, allow_nan=False)
+    except ValueError:
+        fix = "use another checkpoint or configuration"
+        raise NumericError(f"a value of the result is no longer a number; {fix}") from None
 
 
 def _lines() -> list[str]:

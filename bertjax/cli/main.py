@@ -7,7 +7,8 @@ import sys
 import textwrap
 
 from bertjax.cli.arguments import parse
-from bertjax.cli.commands import COMMANDS
+from bertjax.cli.commands import COMMANDS, ReadEnough, show
+from bertjax.console import attach, say
 from bertjax.errors import ConfigError, StorageError, UserError
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
@@ -21,13 +22,13 @@ commands
 meaning in bertjax/config/schema.py.
 
 exit codes
-  0 done   2 usage or config   3 data   4 checkpoint   5 loss is no longer a number   7 storage
-  75 asked to stop (SIGTERM, Ctrl-C): the state is saved, the same command goes on from it
-"""
+  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage
+  75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: parse, run, exit."""
+    attach()
     arguments = sys.argv[1:] if argv is None else argv
     # Orbax logs a failed save with its traceback, and then raises it: it is told once, as a line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -35,16 +36,17 @@ def main(argv: list[str] | None = None) -> None:
         code = _dispatch(arguments)
     except UserError as error:
         for line in str(error).splitlines():
-            print(f"bertjax: {line}", file=sys.stderr)
+            say(f"bertjax: {line}")
         code = error.exit_code
-    except BrokenPipeError:  # `bertjax ... | head` has read enough
+    except ReadEnough:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
-        print(f"bertjax: {error.filename or 'input or output'}: {error.strerror or error}; free it", file=sys.stderr)
+        place, problem = error.filename or "input or output", error.strerror or error
+        say(f"bertjax: {place}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
     except KeyboardInterrupt:
-        print("bertjax: interrupted", file=sys.stderr)
+        say("bertjax: interrupted")
         code = 130
     sys.exit(code)
 
@@ -52,26 +54,26 @@ def main(argv: list[str] | None = None) -> None:
 def _dispatch(arguments: list[str]) -> int:
     first = arguments[0] if arguments else "--help"
     if first in ("--help", "-h", "help"):
-        print(USAGE.format(commands=_listed(list(COMMANDS))), end="")
+        show(USAGE.format(commands=_listed(list(COMMANDS))))
         return 0
     if first == "--version":
         from importlib.metadata import version
 
-        print(f"bertjax {version('bertjax')}")
+        show(f"bertjax {version('bertjax')}")
         return 0
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
     asked = bool({"--help", "-h"} & set(rest))
     below = [other for other in COMMANDS if other.startswith(f"{first} ")]
     if name not in COMMANDS and asked and below:
-        print(f"usage: bertjax {first} COMMAND ...\n\ncommands\n{_listed(below)}")
+        show(f"usage: bertjax {first} COMMAND ...\n\ncommands\n{_listed(below)}")
         return 0
     if name not in COMMANDS:
         near = below or difflib.get_close_matches(first, COMMANDS, n=1) or list(COMMANDS)
         shown = " ".join(arguments[:2]) if below else first
         raise ConfigError(f"{shown}: there is no such command; try {' or '.join(f'`bertjax {n}`' for n in near)}")
     if asked:
-        print(help_of(name))
+        show(help_of(name))
         return 0
     command = COMMANDS[name]
     taken_by: dict[str, list[str]] = {}

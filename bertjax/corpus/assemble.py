@@ -71,7 +71,7 @@ def assemble(target: Path, folders: list[Path], results: list[dict], metadata: d
         check_data=False,
     )
     files |= {path.name: storage.checksum(path) for path in sorted(target.glob("*.npy"))}
-    storage.write(target / dataset.METADATA, json.dumps(metadata | {"files": files}, indent=2) + "\n")
+    storage.write(target / dataset.METADATA, json.dumps(metadata | {"files": files}, indent=2, allow_nan=False) + "\n")
 
 
 def _features(vocab_size: int) -> tfds.features.FeaturesDict:

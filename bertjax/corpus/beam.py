@@ -21,9 +21,9 @@ from bertjax.errors import ConfigError, DataError, StorageError
 def runner(options: list[str]) -> prepare.Runner:
     """Run `prepare.work` under Beam's pipeline `options`; without `--runner`, in this process.
 
-    Raises ConfigError where Beam is not installed and for options that it does not know, DataError as a unit told it,
-    StorageError for all else that ends a pipeline: what is finished stays. The numbers come when the whole pipeline is
-    done.
+    Raises ConfigError where Beam is not installed and for options that it does not know. The runner raises the
+    DataError of a unit that had one, and StorageError for whatever else ends the pipeline; what is finished stays. It
+    yields the numbers of its units when the whole pipeline is done.
     """
     logging.getLogger().setLevel(logging.ERROR)  # before the import, which warns of parts that are not installed
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # a failure is told once, as a line
@@ -51,29 +51,31 @@ def runner(options: list[str]) -> prepare.Runner:
             return
         folder = folder.absolute()
         for number in numbers:
-            _error(folder, number).unlink(missing_ok=True)
+            error_file(folder, number).unlink(missing_ok=True)
         try:
             with beam.Pipeline(options=parsed) as pipeline:
                 # Reshuffled, because a step that follows Create directly is fused with it, and runs on one worker.
-                _ = pipeline | beam.Create(numbers) | beam.Reshuffle() | "unit" >> beam.Map(partial(_work, folder))
+                _ = pipeline | beam.Create(numbers) | beam.Reshuffle() | "unit" >> beam.Map(partial(work, folder))
         except Exception as error:  # each runner has its own, some with a traceback of the worker as the text
             last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
             line = last.split(" [while running")[0].removeprefix("RuntimeError: ")
             raise StorageError(f"{folder}: Beam's pipeline failed ({line}); the same command continues") from error
         for number in numbers:
             with contextlib.suppress(FileNotFoundError):
-                raise DataError(json.loads(_error(folder, number).read_text()))
+                raise DataError(json.loads(error_file(folder, number).read_text()))
         yield from numbers
 
     return run
 
 
-def _work(folder: Path, number: int) -> None:
+def work(folder: Path, number: int) -> None:
+    """As `prepare.work`, but a DataError is left in `error_file`: Beam would only try again, with the same result."""
     try:
         prepare.work(folder, number)
-    except DataError as error:  # the same at every try: told by a file, where a raise would have Beam try again
-        _error(folder, number).write_text(json.dumps(str(error)))
+    except DataError as error:
+        error_file(folder, number).write_text(json.dumps(str(error), allow_nan=False))
 
 
-def _error(folder: Path, number: int) -> Path:
+def error_file(folder: Path, number: int) -> Path:
+    """Where the error of a unit is told, as a JSON string."""
     return folder / f"unit-{number:07d}.error"

@@ -147,7 +147,7 @@ def _jsonl(file: BinaryIO, path: str, offset: int, end: int, field: str, notes: 
             text.encode()  # a lone surrogate such as "\ud800" is legal JSON but no text: tokenizers fail on it
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             problem = f"not a JSON object with text under {field!r} ({type(error).__name__}: {error})"
-            fix = "mend the line or set data.text_field"
+            fix = "correct the line or set data.text_field"
             notes.add("bad_json_lines", partial(lines.at_line, path, begin, f"{problem}; {fix}"))
             continue
         yield from record(text, notes)

@@ -32,8 +32,9 @@ class Notes:
 
     def __init__(self, counts: Counter) -> None:
         self.counts = counts
-        self.first: Callable[[], str] | None = None  # called for its text only when there is no document at all
-        self.muted = False  # in lines of another part, which counts them
+        # Called only where there is no document at all: it may have to read the file again.
+        self.first: Callable[[], str] | None = None
+        self.muted = False  # while lines of another part are read, which counts them itself
 
     def add(self, key: str, lost: Callable[[], str] | None = None) -> None:
         """Count a problem; `lost` says what it was and where, if it costs text."""

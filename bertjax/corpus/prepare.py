@@ -109,27 +109,32 @@ def local(processes: int) -> Runner:
 
 
 def _start(data: DataConfig, tokenizer_path: Path, digest: str, partial: Path) -> dict:
-    """The job, as `partial` holds it: the one that was begun there, if it was of the same text and settings."""
+    """The job in `partial`: the one begun there before, if it had the same text and settings, or else a new one.
+
+    Raises StorageError for a `partial` with content but no job: no `prepare` made it.
+    """
     units = corpus.units(data)
     stats = [[part.path, *_stat(part.path)] for unit in units for part in unit.parts]
     job = {
         "settings": dataset.settings(data, digest),
         "tokenizer": str(tokenizer_path.absolute()),
         "units": [asdict(unit) for unit in units],
-        "files": hashlib.sha256(json.dumps(stats).encode()).hexdigest(),
+        "files": hashlib.sha256(json.dumps(stats, allow_nan=False).encode()).hexdigest(),
     }
-    job = json.loads(json.dumps(job))  # as it is read back
+    job = json.loads(json.dumps(job, allow_nan=False))  # as it is read back
     try:
         begun = json.loads((partial / _JOB).read_text())
-        if {name: begun.get(name) for name in job} == job:
-            return begun
-    except (OSError, ValueError):
-        pass
-    if partial.exists():
-        if not (partial / _JOB).exists() and any(partial.iterdir()):
-            raise StorageError(f"{partial}: is not an unfinished data set; move it away, or set data.prepared")
+        ours = job.keys() <= begun.keys()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if ours and {name: begun[name] for name in job} == job:
+        return begun
+    if ours:
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    if any(path.name != f".{_JOB}" for path in partial.iterdir()):  # which a `prepare` that was killed leaves
+        fix = "move it away, or set data.prepared to another directory"
+        raise StorageError(f"{partial}: is needed, and is not an unfinished data set; {fix}")
     job["holdout_below"] = int(data.holdout * 2**64)
     _write(partial / _JOB, job)
     return job
@@ -160,7 +165,7 @@ def _folder(partial: Path, number: int) -> Path:
 
 
 def _result(partial: Path, number: int) -> dict | None:
-    """What `work` left of a unit; None if it is not there whole."""
+    """What `work` left of a unit; None if it is missing or incomplete."""
     folder = _folder(partial, number)
     try:
         result = json.loads((folder / _RESULT).read_text())
@@ -220,4 +225,4 @@ def _check_text(data: DataConfig, results: list[dict]) -> None:
 
 
 def _write(path: Path, content: dict) -> None:
-    storage.write(path, json.dumps(content, indent=2) + "\n")
+    storage.write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -16,7 +16,7 @@ from bertjax.data.dataset import INDEX, SPLITS
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.storage import checksum
 
-_RECORD_TOKENS = 8192  # a longer document is several records
+RECORD_TOKENS = 8192  # a longer document is several records
 _STRETCH = 250_000  # characters that are tokenised at a time
 
 
@@ -34,7 +34,7 @@ class _SplitWriter:
         ends = np.cumsum(sentence_lengths)
         start = sentence = 0
         while sentence < len(ends):  # sentences until the record is full, at least one
-            after = max(sentence + 1, int(ends.searchsorted(start + _RECORD_TOKENS, side="right")))
+            after = max(sentence + 1, int(ends.searchsorted(start + RECORD_TOKENS, side="right")))
             lengths = sentence_lengths[sentence:after].astype(np.int32)
             end = int(ends[after - 1])
             record = dataset.encode_record(tokens[start:end].astype(self._dtype), lengths)

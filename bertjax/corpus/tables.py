@@ -104,7 +104,7 @@ def tfds_path(entry: str, field: str) -> str:
 
 
 def tfds_size(path: str) -> tuple[int, int]:
-    """(records, bytes of one, about) of a path that `tfds_path` returned."""
+    """(number of records, rough bytes of one) of a path that `tfds_path` returned."""
     name, split = _name_and_split(path)
     builder = _builder(Path(name))
     splits = builder.info.splits.values()

@@ -25,9 +25,9 @@ def train_sentencepiece(
     """Train a unigram model with ALBERT's settings and write it to `path`, whole or not at all.
 
     `texts` are sentences or paragraphs; at most `sentences` of them, a random sample, are used (10 million in ALBERT).
-    24 MB of sentences take half a minute and 0.5 GB of memory, and both grow with the text: lower `sentences` if short.
-    The same texts and seed give the same bytes. Raises DataError for a corpus too small for `vocab_size`, StorageError
-    where `path` cannot be written. Source: google-research/albert, README "SentencePiece".
+    24 MB of sentences take half a minute and 0.5 GB of memory. Both grow with the text: where that is too much, lower
+    `sentences`. The same texts and seed give the same bytes. Raises DataError for a corpus too small for `vocab_size`,
+    StorageError where `path` cannot be written. Source: google-research/albert, README "SentencePiece".
     """
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(seed)

@@ -22,10 +22,10 @@ from bertjax.corpus.sentences import split_sentences
 from bertjax.errors import DataError
 
 UNIT_BYTES = 4_000_000
-"""Of text in a unit, about; more in a large corpus, so that there are no more than MAX_UNITS."""
+"""Of text in a unit, roughly; more in a large corpus, so that there are no more than MAX_UNITS."""
 MAX_UNITS = 400
-"""Units of a corpus at most, about: each becomes a shard or two, and readers keep all shards open."""
-_COMPRESSION = 4  # bytes of text in a compressed byte, about
+"""Roughly the most units of a corpus: each becomes a shard or two, and readers keep all shards open."""
+_COMPRESSION = 4  # bytes of text in a compressed byte, roughly
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def units(data: DataConfig) -> list[Unit]:
 
 
 def _parts(entry: str, data: DataConfig, seen: set[str]) -> Iterator[tuple[Part, int]]:
-    """Each part of an entry with the bytes of text in it, about. Adds the paths to `seen`."""
+    """Each part of an entry, and roughly how many bytes of text it holds. Adds the paths to `seen`."""
     if entry == "builtin":
         paths = [entry]
     elif entry.startswith("tfds:"):
@@ -99,7 +99,7 @@ def _paths(pattern: str) -> list[str]:
 
 
 def _cuts(path: str, data: DataConfig) -> Iterator[tuple[int, int, int]]:
-    """(start, end, bytes of text) of each part of a path."""
+    """(start, end, rough bytes of text) of each part of a path."""
     if path == "builtin":
         yield 0, 1, UNIT_BYTES
     elif path.startswith("tfds:"):
@@ -188,7 +188,7 @@ def _read(unit: Unit, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
 
 
 def _gathered(part: Part, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
-    """The documents of a part; one that is too long is parted between two sentences."""
+    """The documents of a part; one that is too long is cut between two sentences."""
     sentences: list[str] = []
     characters, cut = 0, False
     for paragraph in _paragraphs(part, data, notes):

@@ -6,13 +6,11 @@ planning     which stretches of a split each example of an epoch holds
 original     the same by the rules of the released BERT and ALBERT code
 examples     a planned example, read: [CLS] A [SEP] B [SEP]
 packing      which examples share a row
-shuffle      a shuffled order that is computed, not stored
 order        which examples row r of a run holds
 masking      which tokens are to be predicted, and what stands in their place
 batches      rows as arrays
-loader       batches made ahead, in threads and processes; the only user of grain
+loader       batches made ahead, in threads and processes, by grain
 workers      processes that end with their parent
-report       what a data set holds and what looks wrong; spelled: its first examples; report_page: as people read it
 
 Imports `config`, `batch`, `storage` and `errors`.
 """

@@ -24,7 +24,7 @@ from bertjax.data.tokenizer import Special, Tokenizer
 
 Batch = dict[str, np.ndarray]
 
-STAGES = ("reading records", "making examples", "masking", "laying out rows")
+STAGES = _READING, _MAKING, _MASKING, _LAYING_OUT = "reading records", "making examples", "masking", "laying out rows"
 """What the time of a batch goes into."""
 
 Timer = Callable[[str], None]
@@ -153,6 +153,7 @@ class _Maker:
             return self._opened
 
     def __call__(self, number: int) -> Batch:
+        self._begin(_LAYING_OUT)
         data, share, (order, draws) = self._recipe.data, self._recipe.share, self._open()
         B = data.batch_size
         first, local = share.start + number * B, B // share.hosts
@@ -171,19 +172,18 @@ class _Maker:
         source, epoch, examples = order.row(row)
         numbers, chosen, recipe = examples.tolist(), order.sources[source], self._recipe
         stream = _TimedStream(chosen, self._timer) if self._timer else chosen
-        _, making, masking, laying_out = STAGES
-        self._begin(making)
+        self._begin(_MAKING)
         built: list[Example] = [
             build(chosen.plan, e, stream, draws.generator(_PAIR, source, epoch, e), special=recipe.special)
             for e in numbers
         ]
-        self._begin(masking)
+        self._begin(_MASKING)
         counts = budgets(recipe.masking, [len(example.tokens_L) for example in built], recipe.data.max_predictions)
         masked = [
             mask(example.tokens_L, draws.generator(_MASK, source, epoch, e), recipe.masking, count)
             for e, example, count in zip(numbers, built, counts, strict=True)
         ]
-        self._begin(laying_out)
+        self._begin(_LAYING_OUT)
         start = slot = 0
         for k, (example, shown) in enumerate(zip(built, masked, strict=True)):
             end, after = start + len(shown.tokens_n), slot + len(shown.positions_k)
@@ -207,10 +207,9 @@ class _TimedStream:
         self._stream, self._timer = stream, timer
 
     def tokens(self, start: int, end: int) -> np.ndarray:
-        reading, making, *_ = STAGES
-        self._timer(reading)
+        self._timer(_READING)
         tokens = self._stream.tokens(start, end)
-        self._timer(making)
+        self._timer(_MAKING)
         return tokens
 
 

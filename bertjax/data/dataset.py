@@ -121,8 +121,8 @@ class Prepared:
     tokenizer_digest: str
     token_counts: np.ndarray  # int64 [vocab_size], of the train split
     digest: str  # SHA-256 of its files' checksums: another corpus, split or tokenizer has another
-    settings: dict  # what it was made with
-    summary: dict  # what `prepare` returned
+    settings: dict  # what it was made with, as `settings` gives it
+    summary: dict  # its counts, as `prepare` returned them
     files: dict  # name -> {"size", "crc32"}
     train: Split
     validation: Split
@@ -165,7 +165,7 @@ def load(directory: Path) -> Prepared:
         builder = open_builder(directory, _FEATURE_CLASSES.__contains__)
     except Exception as error:  # TFDS raises many kinds on damaged metadata
         raise DataError(_damaged(directory / "dataset_info.json", error)) from error
-    digest = hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(metadata["files"], sort_keys=True, allow_nan=False).encode()).hexdigest()
     made = {name: metadata[name] for name in ("vocab_size", "tokenizer_digest", "settings", "summary", "files")}
     counts = _array(directory / "token_counts.npy", np.int64)
     train, validation = (_split(name, directory, builder, metadata) for name in SPLITS)

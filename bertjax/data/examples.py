@@ -50,7 +50,7 @@ def build(plan: Plan, index: int, stream: Stream, rng: np.random.Generator, *, s
         a_n, b_n = stream.tokens(a, a_end), stream.tokens(b, b_end)
     if not len(b_n):
         return _one_segment(a_n, special)
-    a_n, b_n = _truncate(a_n, b_n, plan.longest, rng)
+    a_n, b_n = truncate(a_n, b_n, plan.longest, rng)
     return _two_segments(a_n, b_n, label, special)
 
 
@@ -64,7 +64,7 @@ def _across_documents(plan: Sentences, index: int, stream: Stream, special: Spec
     return np.insert(tokens_n, plan.document_tokens_D1[low:high] - begin, special.sep)
 
 
-def _truncate(a: np.ndarray, b: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def truncate(a: np.ndarray, b: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Both shortened to `longest` tokens together, as by removing one at a time from the longer (B if equal).
 
     Each removed token is the front or the back one with equal probability, so the front's share is binomial.

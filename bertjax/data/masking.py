@@ -2,7 +2,7 @@
 
 Drawn while the batch is built, so that an example has other masks in every epoch. After BERT's and ALBERT's
 `create_masked_lm_predictions`, except that a random replacement is never a special token, that an unknown word ([UNK])
-is not asked for, and that overlaps do not change how long n-grams are.
+is never to be predicted, and that overlaps do not change how long n-grams are.
 
 Shape letters: n tokens of one example, u units (words and special tokens) of it, c words chosen, k tokens chosen,
 V vocabulary, O ordinary pieces of it.
@@ -84,16 +84,16 @@ def budget(scheme: Scheme, length: int) -> int:
 def budgets(scheme: Scheme, lengths: list[int], slots: int) -> list[int]:
     """The budgets of the examples of one row, which share `slots` prediction slots; their sum is at most `slots`.
 
-    If they do not all fit, each example has one token while slots last, and the rest is in proportion to its wish.
+    If they do not all fit, each example has one slot while there are any, and the others are shared in proportion.
     """
-    wishes = [budget(scheme, length) for length in lengths]
-    total, rows = sum(wishes), len(wishes)
+    wanted = [budget(scheme, length) for length in lengths]
+    total, rows = sum(wanted), len(wanted)
     if total <= slots:
-        return wishes
+        return wanted
     if rows >= slots:
         return [1] * slots + [0] * (rows - slots)
-    # Rounding the running sum instead of each share hands out every slot, and nobody gets more than the wish.
-    ends = np.cumsum([0, *wishes]) - np.arange(rows + 1)
+    # Rounding the running sum instead of each share hands out every slot, and no example gets more than its budget.
+    ends = np.cumsum([0, *wanted]) - np.arange(rows + 1)
     return (1 + np.diff(ends * (slots - rows) // (total - rows))).tolist()
 
 
@@ -107,8 +107,8 @@ def mask(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: 
         positions_k = _choose_tokens(tokens_n, rng, scheme, count)
         share_k = rng.random(len(positions_k))
     else:
-        bounds, word_u = _units(tokens_n, scheme)
-        choose = _choose_words if scheme.masking == "whole_word" else _choose_ngrams
+        bounds, word_u = units(tokens_n, scheme)
+        choose = choose_words if scheme.masking == "whole_word" else choose_ngrams
         marks_u = choose(bounds, word_u, rng, scheme, count)
         sizes_u = bounds[1:] - bounds[:-1]
         positions_k = (marks_u > FREE).repeat(sizes_u).nonzero()[0]
@@ -146,7 +146,7 @@ def _choose_tokens(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Schem
     return at_c
 
 
-def _units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+def units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """Where each word or special token begins, and at last n: int64 [u + 1]; whether it is a word: bool [u]."""
     special_n = scheme.special_V.take(tokens_n)
     begins = np.ones(len(tokens_n) + 1, bool)
@@ -156,7 +156,7 @@ def _units(tokens_n: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray
     return bounds, ~special_n[bounds[:-1]]
 
 
-def _choose_words(
+def choose_words(
     bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
 ) -> np.ndarray:
     """Marks uint8 [u]: FIRST at the chosen words."""
@@ -178,14 +178,14 @@ def _fill(marks_u: np.ndarray, sizes_u: np.ndarray, rng: np.random.Generator, le
         order_w = order_w[sizes_u[order_w] <= left]
 
 
-def _choose_ngrams(
+def choose_ngrams(
     bounds: np.ndarray, word_u: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int
 ) -> np.ndarray:
     """Marks uint8 [u]: FIRST and INSIDE at the words of the chosen n-grams.
 
-    A length is drawn once, and a place uniformly among those where it is free: a collision moves the n-gram and does
-    not shorten it as in ALBERT. The drawing stops when the budget is reached, so that the lengths as drawn follow p
-    exactly (Wald's identity); only the last is cut to what is left, 0.007 more single words at a budget of 77. A word
+    A length is drawn once, and then a place, uniformly among those that are free: a collision moves the n-gram and
+    does not shorten it as in ALBERT. The drawing stops when the budget is reached, so that the lengths as drawn follow
+    p exactly (Wald's identity); only the last is cut to what is left, 0.007 more single words at a budget of 77. A word
     beside a special token is chosen about 2/3 as often as others, because fewer n-grams reach it.
     """
     first = bounds.tolist()

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from grain.experimental import index_shuffle
 
 from bertjax.config.schema import DataConfig
 from bertjax.data.dataset import Split
 from bertjax.data.packing import Rows, density, fill, pack
 from bertjax.data.planning import Pairs, Plan, plan
-from bertjax.data.shuffle import shuffled
 from bertjax.errors import DataError
 
 
@@ -105,7 +105,7 @@ class Order:
             if index < 0:
                 return source, epoch, np.zeros(0, np.int64)
         else:
-            index = shuffled(at, R, (self._seed + epoch) % 2**32)
+            index = index_shuffle(at, max_index=R - 1, seed=(self._seed + epoch) % 2**32, rounds=4)
         rows = self.sources[source].rows
         return source, epoch, rows.example_N[rows.first_R1[index] : rows.first_R1[index + 1]]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 Pattern = tuple[tuple[int, int], ...]  # what a row holds: (length, how many of it), longest first
 
-_BLOCK = 1 << 18  # examples that are sorted at a time
+BLOCK = 1 << 18  # examples that are sorted at a time
 _SMALLEST_GAP = 6  # the part of a row below which a gap is left
 
 
@@ -50,7 +50,7 @@ def pack(lengths_N: np.ndarray, *, row_length: int, most: int, seed: int) -> Row
         rng.shuffle(examples)
     used_l = [0] * (row_length + 1)
     parts, sizes = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
-    for rows, pattern in _patterns(count_l, row_length, most):
+    for rows, pattern in patterns(count_l, row_length, most):
         columns = []
         for length, copies in pattern:
             start = used_l[length]
@@ -70,14 +70,15 @@ def fill(
     pieces at which examples are cut, ascending, and the rows of the examples as they then are, numbered by their
     pieces. With articles in rows of 512, one or two in a hundred are cut, and 0.977 of the slots used become 0.995.
 
-    A part takes three special tokens. Gaps below a sixth of a row stay: to fill them would cut many examples up small.
+    A part takes three special tokens. Gaps below a sixth of a row stay: filling them would cut many examples into small
+    parts.
     """
     sizes_R = np.diff(rows.first_R1)
     room_R = row_length - np.add.reduceat(lengths_N[rows.example_N], rows.first_R1[:-1])
     gap_R = np.flatnonzero((room_R >= row_length // _SMALLEST_GAP) & (sizes_R < most))
     gap_G = gap_R[np.argsort(room_R[gap_R], kind="stable")]
     full_R = np.flatnonzero((sizes_R == 1) & (room_R == 0))
-    # Evenly spread, so that no stretch of the text is cut up more than another.
+    # Evenly spread, so that no stretch of the text is cut more than another.
     count = min(len(full_R), int(room_R[gap_G].sum()) // row_length)
     donors_R = full_R[np.linspace(0, len(full_R) - 1, count).astype(np.int64)]
     donors_R = donors_R[np.argsort(rows.example_N[rows.first_R1[donors_R]])]  # in the order of the text
@@ -87,7 +88,7 @@ def fill(
     last_D = np.cumsum(count_D) - 1
     piece_p = np.repeat(first_N1[example_D + 1] - last_D, count_D) + np.arange(count_D.sum())
     donor_k, end_k, gap_k = _into_gaps(piece_starts_P1[piece_p], last_D - count_D + 1, last_D, room_R[gap_G])
-    # So are the parts, so each has as many cuts before it as are counted here.
+    # The parts are in the order of the text, too, so this counts the cuts before each of them.
     cut_k = end_k < last_D[donor_k]
     number_k = example_D[donor_k] + np.cumsum(cut_k) - cut_k
     more_N = np.bincount(example_D[donor_k[cut_k]], minlength=len(rows.example_N))
@@ -113,7 +114,7 @@ def _into_gaps(
         taken = []
         while len(donor_d):
             free_F = np.flatnonzero(free_G)
-            choice_d = _choose(starts_p[last_D[donor_d]] - starts_p[at_d] + 3, room_G[free_F])
+            choice_d = choose_gaps(starts_p[last_D[donor_d]] - starts_p[at_d] + 3, room_G[free_F])
             served_d = choice_d >= 0
             donor_d, at_d, gap_d = donor_d[served_d], at_d[served_d], free_F[choice_d[served_d]]
             free_G[gap_d] = False
@@ -131,11 +132,11 @@ def _into_gaps(
     return donor_k, end_k, gap_k
 
 
-def _choose(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
-    """The gap for each need, none twice: the least that holds it, or else one of the largest; -1 if there is none."""
+def choose_gaps(need_d: np.ndarray, room_F: np.ndarray) -> np.ndarray:
+    """The gap for each need, none twice: the smallest that holds it, or else one of the largest; -1 if none is left."""
     order_d = np.argsort(need_d, kind="stable")
     number_d = np.arange(len(need_d))
-    # The least need first: each takes the first gap that is large enough and behind that of the one before it.
+    # The smallest need first: each takes the first gap that is large enough and lies after the one taken before.
     fit_d = number_d + np.maximum.accumulate(room_F.searchsorted(need_d[order_d]) - number_d)
     fits = int(fit_d.searchsorted(len(room_F)))
     others = np.delete(np.arange(len(room_F)), fit_d[:fits])[fits - len(need_d) :] if fits < len(need_d) else fit_d[:0]
@@ -169,8 +170,8 @@ def density(lengths_N: np.ndarray, rows: Rows, row_length: int) -> float:
 def _by_length(lengths_N: np.ndarray, longest: int) -> list[np.ndarray]:
     """The examples of each length 0..longest, ascending. In blocks, because a sort that leaves the cache is slower."""
     found_l: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in range(longest + 1)]
-    for start in range(0, len(lengths_N), _BLOCK):
-        lengths_b = lengths_N[start : start + _BLOCK]
+    for start in range(0, len(lengths_N), BLOCK):
+        lengths_b = lengths_N[start : start + BLOCK]
         order_b = np.argsort(lengths_b, kind="stable") + start  # a radix sort, for types of up to 16 bits
         ends_l = np.cumsum(np.bincount(lengths_b, minlength=longest + 1))
         for found, part in zip(found_l, np.split(order_b, ends_l[:-1]), strict=True):
@@ -178,11 +179,11 @@ def _by_length(lengths_N: np.ndarray, longest: int) -> list[np.ndarray]:
     return [np.concatenate(found) for found in found_l]
 
 
-def _patterns(count_l: list[int], row_length: int, most: int) -> list[tuple[int, Pattern]]:
+def patterns(count_l: list[int], row_length: int, most: int) -> list[tuple[int, Pattern]]:
     """(how many rows, what each holds), such that count_l[length] examples of each length are used.
 
-    Longest first, each example goes where it leaves least room. Rows alike are filled alike, so one step serves many
-    examples: of a length, each pattern but the last is used up or left as it was.
+    Longest first, each example goes where it leaves least room. Rows of one pattern are filled alike, so one step
+    serves many examples: for each length, every pattern but the last is either used up or left as it was.
     """
     full: list[tuple[int, Pattern]] = []
     open_: list[tuple[int, int, int, Pattern]] = []  # room, places, rows, pattern; least room first

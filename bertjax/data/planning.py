@@ -34,7 +34,7 @@ from bertjax.errors import DataError
 
 _TRIES = 4  # draws of a random B that is not to be truncated, of which the best is kept
 _FITS = 2  # with this many tokens less than the B that it replaces, a draw is good enough to be the last
-_BLOCK = 1 << 20  # pieces whose successors `plan` holds as Python integers at a time: about 40 MB
+BLOCK = 1 << 20  # pieces whose successors `plan` holds as Python integers at a time: about 40 MB
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def _walk(successors: Callable[[np.ndarray], np.ndarray], P: int) -> np.ndarray:
     """
     firsts = []
     at = 0
-    for start in range(0, P, _BLOCK):
-        next_b = successors(np.arange(start, min(start + _BLOCK, P))).tolist()
+    for start in range(0, P, BLOCK):
+        next_b = successors(np.arange(start, min(start + BLOCK, P))).tolist()
         chain = []
         while at < start + len(next_b):
             chain.append(at)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Those that a terminal or a scheduler sends to all processes of a group; the parent decides what they mean."""
 
 
@@ -31,13 +31,15 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """A block in which processes are started: SIGNALS are blocked in them until they ignore them.
+    """A block in which processes are started that never see SIGNALS: they inherit that these are blocked.
 
-    A process takes seconds to import what it needs, and a signal to the group must not end it in that time.
+    A process takes seconds to import what it needs, and a signal to the group must not end it before it can ignore it.
     """
-    resource_tracker.ensure_running()  # Python's own helper, which would unblock the signals as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        # Python's own helper, which inherits that they are blocked, and unblocks two of them as it starts.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

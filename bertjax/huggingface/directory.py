@@ -76,7 +76,7 @@ def write(
             values |= {"bos_token_id": loaded.special.cls, "eos_token_id": loaded.special.sep}
             files = tokenizer_files(tokenizer, loaded, held, lower_case)
         shown = model_card(values, names.notes(family, config, held), card, tokenizer=bool(tokenizer))
-        files |= {CONFIG: (json.dumps(values, indent=2) + "\n").encode(), "README.md": shown.encode()}
+        files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}
         files[WEIGHTS] = dump(to_tensors(family, held, flat, names.first_position(family, pad)))
         for name, content in files.items():
             (partial / name).write_bytes(content)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from bertjax.errors import CheckpointError
+from bertjax.errors import CheckpointError, NumericError
 
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 """What weights may be stored as; all become float32."""
@@ -95,8 +95,14 @@ def tensors(directory: Path) -> list[Tensor]:
 
 
 def load(copies: list[Tensor]) -> np.ndarray:
-    """A tensor as float32. It may be stored more than once (tied), but then the same: CheckpointError if not."""
+    """A tensor as float32. It may be stored more than once (tied), but then the same: CheckpointError if not.
+
+    Raises NumericError if it is not finite.
+    """
     first, *others = (_load(tensor) for tensor in copies)
+    if not np.isfinite(first).all():
+        name = f"{copies[0].file}: {copies[0].name}"
+        raise NumericError(f"{name} is not finite, so the model is of no use; copy it again, or name another")
     for tensor, other in zip(copies[1:], others, strict=True):
         if not np.array_equal(first.view(np.uint32), other.view(np.uint32)):
             raise CheckpointError(

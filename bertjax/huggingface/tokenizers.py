@@ -116,4 +116,4 @@ def _unigram(source: Path, content: bytes, lower_case: bool) -> tokenizers.Token
 
 
 def _encoded(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

@@ -21,7 +21,7 @@ from bertjax.model import network
 from bertjax.parallel import sharding
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import TERMS, held_out_terms, shows
-from bertjax.train import checkpoint, metrics
+from bertjax.train import checkpoint, guard, metrics
 from bertjax.train.objective import Terms
 from bertjax.train.step import Forward, make_eval_step
 from bertjax.trained.load import check_restored
@@ -38,6 +38,7 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(config.model, mesh))
     check_restored(config, directory, restored, tokenizer)
     result = held_out(config, tokenizer, prepared, mesh)(restored.state)
+    guard.check_values(f"{directory}: step {restored.step}", result)
     rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
     speed = float(np.median(rates)) if rates else None
     return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}

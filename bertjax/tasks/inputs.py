@@ -1,13 +1,13 @@
 """The tokenizer and the prepared data set of a run: made where they are missing, opened and checked where they are."""
 
 import contextlib
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from bertjax import storage
 from bertjax.config.schema import Config
+from bertjax.console import say
 from bertjax.corpus import prepare
 from bertjax.corpus import units as corpus
 from bertjax.corpus.train_tokenizer import train_sentencepiece
@@ -25,13 +25,13 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
             f"data.tokenizer = {config.data.tokenizer!r}: only SentencePiece is trained; end it in .model"
         )
     if path.exists():
-        print(f"{path}: exists, and stays; remove it to train another", file=sys.stderr)
+        say(f"{path}: exists, and stays; remove it to train another")
         return path
     texts = (sentence for document in corpus.documents(config.data) for sentence in document)
     train_sentencepiece(
         texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
     )
-    print(f"{path}: {config.model.vocab_size} pieces", file=sys.stderr)
+    say(f"{path}: {config.model.vocab_size} pieces")
     return path
 
 
@@ -46,7 +46,7 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         prepared = dataset.load(target)
         if not dataset.matches(prepared, config.data, digest):
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
-        print(f"{target}: is already prepared with these settings", file=sys.stderr)
+        say(f"{target}: is already prepared with these settings")
         return prepared.summary
     bar: Progress | None = None
 
@@ -64,7 +64,7 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
             if bar:
                 bar.close()
     for reason, count in summary["skipped"].items():
-        print(f"{target}: {reason.replace('_', ' ')}: {count}", file=sys.stderr)
+        say(f"{target}: {reason.replace('_', ' ')}: {count}")
     return summary
 
 

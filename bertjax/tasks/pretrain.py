@@ -1,12 +1,12 @@
 """Pretraining: masked words, and whether two segments follow each other; from random weights or a trained model."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bertjax.config.schema import Config
+from bertjax.console import say
 from bertjax.data.loader import train_batches
 from bertjax.data.order import epoch_rows
 from bertjax.data.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ def _from_trained(config: Config, tokenizer: Tokenizer) -> session.Begin:
 
     def begin(fresh: Any) -> Any:
         params, told = warmstart.adapt(source, config, tokenizer, fresh)
-        print(f"{config.run.init_from}: {told}", file=sys.stderr)
+        say(f"{config.run.init_from}: {told}")
         return params
 
     return begin

@@ -7,13 +7,13 @@ state        everything that training changes, and its birth
 step         the jitted update and evaluation
 loop         the training loop, on one page
 session      a run in its work directory: locked, resumed or begun, trained, drawn
-recorder     metrics on their way from the device to the log, one step late
+recorder     metrics on their way from the device to the log, one step late; rates
 metrics      metrics.jsonl and TensorBoard
-rates        tokens per second, MFU, waiting
 curves       the learning curves as a picture
 checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change
 signals      signals that ask a run to stop
+guard        what is saved, restored or reported is finite
 
 Imports `config`, `parallel`, `model`, `storage`, `progress`. No host data: batches come from the task.
 """

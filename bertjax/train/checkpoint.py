@@ -4,10 +4,14 @@
                                 manifest.json             size and CRC-32 of each of those files, written last
 
 Orbax notices files that are cut or gone, but restores flipped bits as wrong values without a word, and lists steps that
-cannot be restored. So a step exists here once its manifest does, and is used only if every byte agrees with it.
+cannot be restored. So a step is used only if every byte agrees with its manifest. The two appear by one rename: a step
+without a manifest was damaged later, and only what still has its temporary name is known to be unfinished.
 """
 
+import itertools
 import json
+import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -22,13 +26,18 @@ from bertjax import storage
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError, StorageError
+from bertjax.train import guard
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+STEP = re.compile(r"0|[1-9][0-9]*")
+"""Names of the directories that are steps."""
 TEMPORARY = ".orbax-checkpoint-tmp"
-"""Suffix of a directory that Orbax has not committed."""
+"""What follows the step in the name of a directory that is not committed."""
 ORBAX_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 """Files that Orbax writes or rewrites after the commit. Nothing is read from them here."""
+OURS = (MANIFEST, *ORBAX_MARKS, "state/_METADATA")
+"""Files that only a save writes: a directory with none of them is somebody else's."""
 
 
 Identity = dict[str, str]
@@ -53,18 +62,29 @@ class Checkpoints:
     """Writes the checkpoints of one run; only the newest `keep` stay."""
 
     def __init__(self, directory: Path, *, keep: int) -> None:
+        """Raises StorageError if `directory` cannot be made."""
         self._directory = directory.absolute()
         self._keep = keep
-        self._pending: Path | None = None
-        self._saver = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(),
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._finalise),
-        )
+        self._pending = self._directory
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        # Directories are made at once: of a background thread that cannot make one, others wait forever.
+        options = ocp.AsyncOptions(post_finalization_callback=self._finalise, create_directories_asynchronously=False)
+        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
+        self._saver = ocp.AsyncCheckpointer(handler, async_options=options)
 
     def save(self, step: int, state: Any, *, identity: Identity, rows: int, config: Config) -> None:
-        """Copy the state off the devices, then write it in the background. An error of the last save is raised here."""
+        """Copy the state off the devices, then write it in the background. An error of the last save is raised here.
+
+        Raises NumericError, and saves nothing, if the state is not finite.
+        """
         self.wait()
         self._pending = self._directory / str(step)
+        if os.path.lexists(self._pending):
+            raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
+        guard.check_state(step, state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             identity=ocp.args.JsonSave(identity),
@@ -83,18 +103,18 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore wrap the cause of a failed write in several types
             raise self._unwritable(error) from error
         for step in steps(self._directory)[: -self._keep]:
-            shutil.rmtree(self._directory / str(step))
+            _remove(self._directory / str(step))
 
     def close(self) -> None:
         """Finish the last save and stop the background threads."""
-        self.wait()
-        self._saver.close()
+        try:
+            self.wait()
+        finally:
+            self._saver.close()
 
     def _finalise(self) -> None:
         # Orbax calls this when all files are written, before the rename: manifest and checkpoint appear as one.
-        assert self._pending is not None
-        (temporary,) = self._directory.glob(f"{self._pending.name}{TEMPORARY}*")
-        write_manifest(temporary)
+        write_manifest(_uncommitted(self._pending))
 
     def _unwritable(self, error: Exception) -> StorageError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -105,32 +125,20 @@ class Checkpoints:
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps that have been saved completely, oldest first."""
-    return sorted(int(path.parent.name) for path in directory.glob(f"*/{MANIFEST}") if path.parent.name.isdigit())
+    """The steps that have been saved completely and have their manifest, oldest first."""
+    return [step for step in _present(directory) if (directory / str(step) / MANIFEST).is_file()]
 
 
 def write_manifest(path: Path) -> None:
     """Record size and CRC-32 of every file below `path`."""
-    files = {
-        str(p.relative_to(path)): storage.checksum(p)
-        for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name not in ORBAX_MARKS
-    }
-    storage.write(path / MANIFEST, json.dumps({"format": FORMAT, "check": _check(files), "files": files}, indent=1))
+    files = {name: storage.checksum(path / name) for name in _files(path)}
+    content = {"format": FORMAT, "check": _check(files), "files": files}
+    storage.write(path / MANIFEST, json.dumps(content, indent=1, allow_nan=False))
 
 
 def verify(path: Path) -> None:
     """Raise CheckpointError naming the first file below `path` that is not what was saved."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        expected = manifest["files"]
-        if manifest["check"] != _check(expected):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST}: missing or damaged, so the checkpoint cannot be verified") from error
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {FORMAT}")
-    for name, fingerprint in expected.items():
+    for name, fingerprint in _read_manifest(path).items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file}: missing from the checkpoint")
@@ -153,37 +161,38 @@ def saved(directory: Path) -> Restored | None:
 def clean(directory: Path) -> list[str]:
     """Make `directory` ready for a run to go on: drop unfinished saves, set damaged ones aside; a line for each.
 
-    The newest intact step is then the last of `steps`. Raises CheckpointError, and sets nothing aside, if there are
-    steps and none is intact: to begin again must be the user's decision.
+    The newest intact step is then the last of `steps`. What no save wrote is left alone. Raises CheckpointError, and
+    sets nothing aside, if there are steps and none is intact: to begin again must be the user's decision.
     """
+    damaged: list[tuple[Path, str]] = []
+    whole = None
+    for path in (directory / str(step) for step in reversed(_present(directory))):
+        if whole and (path / MANIFEST).exists():
+            continue  # reading all of an older one can wait until it is needed
+        try:
+            verify(path)
+            whole = path
+        except CheckpointError as error:
+            damaged.append((path, str(error)))
+    if damaged and not whole:
+        raise CheckpointError(f"{damaged[0][1]}; no other step is whole: restore it, or start in another --workdir")
     lines = []
-    for path in sorted(p for p in directory.glob("*") if p.is_dir()):
-        unfinished = path.name.isdigit() and not (path / MANIFEST).exists()
-        if unfinished or TEMPORARY in path.name:
+    for path in sorted(directory.glob(f"*{TEMPORARY}")):
+        if path.is_dir() and STEP.fullmatch(path.name.removesuffix(TEMPORARY)):
             shutil.rmtree(path)
             lines.append(f"{path}: removed, its save was cut short")
-    damaged: list[tuple[Path, str]] = []
-    for step in reversed(steps(directory)):
-        try:
-            verify(directory / str(step))
-            break
-        except CheckpointError as error:
-            damaged.append((directory / str(step), str(error)))
-    else:
-        if damaged:
-            raise CheckpointError(f"{damaged[0][1]}; no other step is whole: restore it, or start in another --workdir")
     for path, reason in damaged:
-        aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = _aside(path)
         path.rename(aside)
-        lines.append(f"{reason}; set aside as {aside.name}, going back to the step before")
+        lines.append(f"{reason}; set aside as {aside.name}, going on with step {whole.name if whole else ''}")
     return lines
 
 
 def restore(directory: Path, abstract_state: Any) -> Restored:
     """The newest checkpoint below `directory`, verified, onto the devices that `abstract_state` names.
 
-    Raises CheckpointError if there is none, if it is damaged, or if its arrays are not those of `abstract_state`.
+    Raises CheckpointError if there is none, if it is damaged, or if its arrays are not those of `abstract_state`;
+    NumericError if they are not finite.
     """
     return _restore(directory, ocp.args.StandardRestore(abstract_state), lambda state: state)
 
@@ -210,27 +219,74 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
 
 
 def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Restored:
-    found = steps(directory)
+    found = _present(directory)
     if not found:
-        raise CheckpointError(f"{directory}: holds no checkpoint; run `bertjax pretrain` with this --workdir first")
+        raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
     path = directory.absolute() / str(found[-1])
     try:
         verify(path)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; `bertjax pretrain` with this --workdir goes on from the checkpoint before it"
-        ) from error
+        raise CheckpointError(f"{error}; training with this --workdir goes on from the checkpoint before it") from error
     items = ocp.args.Composite(state=state, **_JSON)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(path, args=items)
-        return Restored(found[-1], select(restored.state), restored.identity, restored.place["rows"], restored.config)
+        place, identity = restored.place, restored.identity
+        result = Restored(found[-1], select(restored.state), identity, place["rows"], restored.config)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
         ) from error
+    guard.check_restored(path, result.state)
+    return result
+
+
+def _present(directory: Path) -> list[int]:
+    """The steps of which there is anything, whole or damaged, oldest first."""
+    found = (path for path in directory.glob("*") if STEP.fullmatch(path.name))
+    return sorted(int(path.name) for path in found if any((path / name).exists() for name in OURS))
+
+
+def _uncommitted(path: Path) -> Path:
+    return path.with_name(f"{path.name}{TEMPORARY}")
+
+
+def _aside(path: Path) -> Path:
+    """A name that is free: what was set aside before stays."""
+    names = itertools.chain([".damaged"], (f".damaged-{number}" for number in itertools.count(2)))
+    return next(aside for name in names if not os.path.lexists(aside := path.with_name(f"{path.name}{name}")))
+
+
+def _remove(path: Path) -> None:
+    """Delete a step to make room, unless it holds a file that no save wrote."""
+    try:
+        written = {*_read_manifest(path), MANIFEST}
+    except CheckpointError:
+        return
+    if written.issuperset(_files(path)):
+        # Renamed first: whoever is killed in between leaves an unfinished save, not a damaged step.
+        shutil.rmtree(path.rename(_uncommitted(path)))
+
+
+def _files(path: Path) -> list[str]:
+    """Every file below `path` but Orbax's marks, by its path from there."""
+    return [str(p.relative_to(path)) for p in sorted(path.rglob("*")) if not (p.is_dir() or p.name in ORBAX_MARKS)]
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, int]]:
+    """Size and CRC-32 of each file that was saved below `path`. Raises CheckpointError if they cannot be had."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files = manifest["files"]
+        if manifest["check"] != _check(files):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: missing or damaged, so the checkpoint cannot be verified") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {FORMAT}")
+    return files
 
 
 def _check(files: dict[str, dict[str, int]]) -> int:
-    return zlib.crc32(json.dumps(files, sort_keys=True).encode())
+    return zlib.crc32(json.dumps(files, sort_keys=True, allow_nan=False).encode())

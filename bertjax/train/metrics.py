@@ -18,13 +18,13 @@ class Writer:
         """Lines after `start_step` are from a run that was cut off, and will be written again: drop them."""
         path = workdir / METRICS
         kept = [line for line in read(path) if line["step"] <= start_step]
-        storage.write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        storage.write(path, "".join(_line(line) for line in kept))
         self._file = path.open("a", buffering=1)
         self._board = _tensorboard(workdir, start_step) if tensorboard else None
 
     def write(self, step: int, values: dict[str, float | None]) -> None:
         """Record `values` at `step`; None stands for a value that this device cannot give."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(_line({"step": step, **values}))
         if self._board is not None:
             for name, value in values.items():
                 if value is not None:
@@ -38,16 +38,20 @@ class Writer:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a line cut short by a crash is left out."""
+    """The complete lines of a metrics file; a line cut short by a crash is left out. NaN, no JSON, is read as None."""
     if not path.exists():
         return []
     lines = []
     for line in path.read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(json.loads(line, parse_constant=lambda _: None))
         except ValueError:
             break
     return lines
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, allow_nan=False) + "\n"
 
 
 def check_tensorboard(run: RunConfig) -> None:

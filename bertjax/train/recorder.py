@@ -1,16 +1,18 @@
-"""Metrics of a run on their way from the device to the log: read one step late, so that the device never waits."""
+"""Metrics of a run on their way from the device to the log, read one step late, so that the device never waits; and how
+fast the run is between two lines of the log.
+"""
 
 import math
+import time
 from typing import Any
 
 import jax
 import numpy as np
 
 from bertjax.config.schema import RunConfig
-from bertjax.errors import NumericError
 from bertjax.progress import Progress
+from bertjax.train import guard
 from bertjax.train.metrics import Writer, describe
-from bertjax.train.rates import Rates
 
 Batch = dict[str, np.ndarray]
 
@@ -18,7 +20,7 @@ Batch = dict[str, np.ndarray]
 class Recorder:
     """Takes the values of each step, and settles them when the next one has been dispatched."""
 
-    def __init__(self, run: RunConfig, writer: Writer, progress: Progress, rates: Rates) -> None:
+    def __init__(self, run: RunConfig, writer: Writer, progress: Progress, rates: "Rates") -> None:
         self._run, self._writer, self._progress, self._rates = run, writer, progress, rates
         self._pending: tuple[int, Any] | None = None
         self._settled = 0
@@ -36,11 +38,7 @@ class Recorder:
             return
         (step, pending), self._pending = self._pending, None
         values = flat(jax.device_get(pending))
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise NumericError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: no longer a number; the last"
-                " checkpoint is intact: lower optim.lr or set optim.clip_norm, and start in another --workdir"
-            )
+        guard.check_values(f"step {step}", values)
         self._progress.advance()
         self._settled += 1
         if self._settled == 1:
@@ -54,8 +52,47 @@ class Recorder:
         self._rates.restart()
 
     def _write(self, step: int, values: dict[str, float | None]) -> None:
+        guard.check_values(f"step {step}", values)
         self._writer.write(step, values)
         self._progress.say(describe(step, self._run.steps, values))
+
+
+class Rates:
+    """Real tokens, slots and waiting time between two log lines, by a clock that never goes back."""
+
+    def __init__(self, *, flops: float, peak: float) -> None:
+        """`flops` of a real token; `peak` in TFLOP/s of all devices together, 0.0 if it is not known."""
+        self._flops, self._peak = flops, peak * 1e12
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was counted; time runs from here."""
+        self._start, self._tokens, self._slots, self._wait, self._steps = time.monotonic(), 0, 0, 0.0, 0
+
+    def add(self, *, tokens: int, slots: int, wait: float) -> None:
+        """Count one step: real tokens, slots of its rows, and seconds that the loop waited for its batch."""
+        self._tokens += tokens
+        self._slots += slots
+        self._wait += wait
+        self._steps += 1
+
+    def take(self) -> dict[str, float | None]:
+        """Rates since the last call. MFU counts real tokens; None where the peak of the device is not known.
+
+        All are None if no step has been counted, as when the only one was that which compiled.
+        """
+        seconds = max(time.monotonic() - self._start, 1e-9) if self._steps else math.nan
+        rate = self._tokens / seconds
+        values: dict[str, float | None] = {
+            "tokens_per_second": rate,
+            "slots_per_second": self._slots / seconds,
+            "steps_per_second": self._steps / seconds,
+            "mfu": rate * self._flops / self._peak if self._peak else math.nan,
+            "data_wait": self._wait / seconds,
+        }
+        values = {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
+        self.restart()
+        return values
 
 
 def flat(values: dict[str, Any]) -> dict[str, float]:

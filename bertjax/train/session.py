@@ -1,6 +1,5 @@
 """A run in its work directory: locked, resumed or begun, trained, drawn."""
 
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from bertjax import storage
 from bertjax.config.schema import Config
+from bertjax.console import say
 from bertjax.errors import ConfigError, DataError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import sharding
@@ -20,8 +20,7 @@ from bertjax.progress import Progress
 from bertjax.train import checkpoint, curves, loop, signals, workdir
 from bertjax.train.metrics import Writer
 from bertjax.train.optim import make_optimizer
-from bertjax.train.rates import Rates
-from bertjax.train.recorder import Recorder
+from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.state import TrainState, abstract_state, init_state
 from bertjax.train.step import make_train_step
 from bertjax.train.task import Task
@@ -51,7 +50,7 @@ def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Beg
     run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
     with storage.locked(storage.make(directory)):
         for line in checkpoint.clean(directory / "checkpoints"):
-            print(line, file=sys.stderr)
+            say(line)
         # A fresh state, or the newest that is whole.
         target = abstract_state(task.init, optimizer, mesh)
         state, row = _resumed(config, task, directory, target) or (
@@ -60,7 +59,7 @@ def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Beg
         )
         start = int(state.step)
         if start >= run.steps:
-            print(f"{directory}: is done, at step {start} of {run.steps}", file=sys.stderr)
+            say(f"{directory}: is done, at step {start} of {run.steps}")
             return True
         workdir.save_config(directory, config)
         with (
@@ -104,8 +103,8 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
             f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
             " start in another --workdir"
         )
-    print(f"{directory}: goes on from step {restored.step}", file=sys.stderr)
+    say(f"{directory}: goes on from step {restored.step}")
     if restored.config["run"]["steps"] != config.run.steps:
         end = f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}"
-        print(end, file=sys.stderr)
+        say(end)
     return restored.state, restored.rows

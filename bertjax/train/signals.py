@@ -6,11 +6,16 @@ from typing import Any
 
 
 class noted:
-    """While entered, SIGTERM and Ctrl-C only note that the run should save and stop; a second Ctrl-C interrupts."""
+    """While entered, SIGTERM, Ctrl-C and a terminal that is closed only note that the run should save and stop.
+
+    A second Ctrl-C interrupts. A hangup that is ignored, as under nohup, stays so.
+    """
 
     def __enter__(self) -> Callable[[], bool]:
         self._asked = False
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
         return lambda: self._asked
 
     def _note(self, number: int, frame: Any) -> None:

@@ -1,7 +1,6 @@
 """`bertjax import` and `bertjax export`: between a Hugging Face directory and a work directory."""
 
 import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from bertjax import storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.config.schema import Config
+from bertjax.console import say
 from bertjax.data.tokenizer import SUFFIXES, check_vocabulary
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError
@@ -49,7 +49,7 @@ def import_directory(source: Path, directory: Path) -> Config:
         saves.close()
         workdir.save_config(partial, config)
     if "mlm_head" in found.fresh:
-        print(f"{source}: has no head for masked words; it gets a new one, which must be trained", file=sys.stderr)
+        say(f"{source}: has no head for masked words; it gets a new one, which must be trained")
     return config
 
 

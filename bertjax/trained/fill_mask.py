@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import CheckpointError, ConfigError, DataError
+from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 
@@ -48,6 +48,9 @@ def fill_mask(path: str | Path, texts: Iterable[str], *, top: int) -> list[Fille
     for start in range(0, len(order), inference.ROWS):
         chosen = order[start : start + inference.ROWS]
         for i, logits_PV in zip(chosen, _logits([rows[i] for i in chosen], loaded, tokenizer), strict=True):
+            if np.isnan(logits_PV).any():
+                fix = "the weights are too large; use another checkpoint"
+                raise NumericError(f"{path}: gives no probabilities for {texts[i]!r:.80}: {fix}")
             choices[i] = _best(logits_PV, tokenizer, top)
     return [Filled(text, choices[i]) for i, text in enumerate(texts)]
 

@@ -1,6 +1,8 @@
 """`bertjax compare`: the numbers of each model, and their ratios to the first."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import matplotlib.image
@@ -16,16 +18,19 @@ from bertjax.data import dataset, tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
+from bertjax.trained import inference
 
 
 @pytest.fixture(scope="module")
 def runs(inputs, tmp_path_factory):
-    """Two work directories, of four and of two layers, whose models are as good as nothing."""
+    """Work directories, of four and of two layers and of others, whose models are as good as nothing."""
     root = tmp_path_factory.mktemp("runs")
     four = tiny(data=inputs)
     two = override(four, model={"num_layers": 2}, objective={"pair": 0.0})
+    short = override(two, model={"max_positions": 16}, data={"seq_len": 16})
+    one_type = override(two, model={"token_types": 1}, data={"examples": "doc_sentences"})
     digest = tokenizer.load(inputs["tokenizer"], lower_case=True).digest
-    for name, config in (("four", four), ("two", two)):
+    for name, config in (("four", four), ("two", two), ("short", short), ("one_type", one_type)):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
         identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
@@ -68,6 +73,36 @@ def test_a_table_shows_what_is_not_known(runs, tmp_path):
     lines = compare.table(result).splitlines()
     assert lines[0].split()[-1].endswith("two") and "x)" in lines[1]
     assert next(line for line in lines if line.startswith("mlm loss")).split()[2] == "-"
+
+
+def test_a_model_that_cannot_read_the_rows_has_no_loss(runs):
+    """It has fewer positions, or one token type where the rows have two."""
+    models = compare.compare([runs / name for name in ("two", "short", "one_type")], repeats=1)["models"]
+    assert [model["mlm_loss"] is None for model in models] == [False, True, True]
+
+
+@pytest.mark.parametrize("lacks", [{"heads": frozenset()}, {"tokenizer": None}], ids=["head", "tokenizer"])
+def test_a_model_that_names_no_words_has_no_loss(runs, lacks, monkeypatch):
+    load = inference.load
+    monkeypatch.setattr(inference, "load", lambda path: replace(load(path), **lacks))
+    (model,) = compare.compare([runs / "two"], repeats=1)["models"]
+    assert model["mlm_loss"] is None and model["parameters"] > 0
+
+
+def test_the_time_of_compilation_is_not_counted(runs, monkeypatch):
+    """By a clock that goes on by 100 seconds where a shape is first met, and else by one."""
+    now, met, load = 0.0, set(), inference.load
+
+    class Timed(inference.Loaded):
+        def __call__(self, tokens, **_):
+            nonlocal now
+            now += 1.0 if tokens.shape in met else 100.0
+            met.add(tokens.shape)
+
+    monkeypatch.setattr(inference, "load", lambda path: Timed(**vars(load(path))))
+    monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: now))
+    (model,) = compare.compare([runs / "two"], repeats=1)["models"]
+    assert model["latency_ms"] == {"1": 1000.0, "32": 1000.0} and model["sequences_per_second"] == 32.0
 
 
 def test_the_picture_has_the_curves_of_runs(tmp_path):

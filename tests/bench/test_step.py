@@ -5,6 +5,7 @@ import pytest
 from small import tiny
 
 from bertjax.bench.step import bench, table
+from bertjax.config.recipe import override
 from bertjax.errors import ConfigError
 
 
@@ -21,6 +22,8 @@ def test_a_step_with_a_teacher_is_timed(tmp_path):
         model={"num_layers": 2}, teacher={"path": str(path), "tokens": "masked"}, objective={"soft": 1.0, "cosine": 1.0}
     )
     assert bench(config, peer="", repeats=1)["bertjax"]["seconds"] > 0
+    with pytest.raises(ConfigError, match=r"model\.vocab_size = 300: "):
+        bench(override(config, model={"vocab_size": 300}), peer="", repeats=1)
 
 
 def test_what_cannot_train_here_is_refused_where_it_is_asked():

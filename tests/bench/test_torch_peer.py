@@ -27,10 +27,12 @@ def test_unequal_work_is_refused(changes, named):
         torch_peer.check_step(tiny(**changes))
 
 
-def test_without_torch_the_extra_is_named(monkeypatch):
+def test_without_torch_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(torch_peer, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the extra, `pip install 'bertjax\[hf\]'`"):
         torch_peer.check_step(tiny())
+    with pytest.raises(ConfigError, match="needs the extra"):
+        torch_peer.encoder(tmp_path)
 
 
 def test_another_directory_is_refused(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """`bertjax COMMAND`: quick help, the right command, documented exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from bertjax import errors
 from bertjax.cli import main as cli
 from bertjax.cli.arguments import Takes
-from bertjax.cli.commands import COMMANDS, Command
+from bertjax.cli.commands import COMMANDS, Command, ReadEnough
 
 
 def run(*arguments):
@@ -102,7 +103,8 @@ def test_a_command_that_does_not_exist_is_one_line(arguments, line, capsys):
         ),
         (OSError(28, "No space left on device", "x/y"), 7, ["x/y: No space left on device"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
-        (BrokenPipeError(), 0, []),
+        (ReadEnough(), 0, []),
+        (BrokenPipeError(32, "Broken pipe"), 7, ["input or output: Broken pipe"]),
     ],
     ids=lambda x: type(x).__name__,
 )
@@ -124,3 +126,27 @@ def test_an_error_of_the_package_itself_is_not_hidden(monkeypatch):
     monkeypatch.setitem(COMMANDS, "import", Command(fail, "fails", "", Takes("none")))
     with pytest.raises(ZeroDivisionError):
         cli.main(["import"])
+
+
+def test_a_result_that_is_no_number_is_an_error(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("bertjax.tasks.evaluate.evaluate", lambda *_: {"mlm_loss": float("nan")})
+    assert run("evaluate", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 5
+    out, err = capsys.readouterr()
+    assert out == "" and "no longer a number" in err
+
+
+def test_only_a_reader_that_has_read_enough_is_a_success(monkeypatch, tmp_path):
+    """`bertjax info | head -1` ends with 0; a pipe that breaks elsewhere does not."""
+    command, environment = (
+        [sys.executable, "-m", "bertjax.cli.main", "info", "--config=configs/bert.py:tiny"],
+        {**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+
+    def broken(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("bertjax.tasks.pretrain.pretrain", broken)
+    assert run("pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 7

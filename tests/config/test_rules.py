@@ -2,7 +2,7 @@
 
 import pytest
 
-from bertjax.config.recipe import from_dict, to_dict
+from bertjax.config.recipe import from_dict, override, to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
 
@@ -56,3 +56,14 @@ def test_original_flaws_are_of_pairs():
     values["objective"]["pair"] = 0.0
     with pytest.raises(ConfigError, match=r"data\.original_flaws = True"):
         from_dict(values)
+
+
+def test_no_number_is_beyond_float32():
+    """A device would make it infinite."""
+    for section, fields in to_dict(Config()).items():
+        for name, value in fields.items():
+            if type(value) is float:
+                for huge in (1e300, 3.5e38, float("inf"), float("nan")):
+                    with pytest.raises(ConfigError, match=rf"^{section}\.{name} = "):
+                        override(Config(), **{section: {name: huge}})
+    assert override(Config(), optim={"lr": 3.4e38}).optim.lr == 3.4e38

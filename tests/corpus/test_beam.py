@@ -24,7 +24,7 @@ def test_the_built_in_corpus_is_refused(tmp_path, capsys):
         cli.main(["prepare", "--runner=beam", "--config=configs/quickstart.py", f"--workdir={tmp_path}"])
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "data.source = 'builtin'" in line
+    assert "data.source = ('builtin',)" in line
 
 
 @pytest.mark.parametrize("error", [DataError("corpus.txt: damaged"), None])
@@ -34,8 +34,8 @@ def test_a_unit_tells_its_error_by_a_file(tmp_path, monkeypatch, error):
             raise error
 
     monkeypatch.setattr(prepare, "work", work)
-    beam._work(tmp_path, 3)
-    assert beam._error(tmp_path, 3).exists() == (error is not None)
+    beam.work(tmp_path, 3)
+    assert beam.error_file(tmp_path, 3).exists() == (error is not None)
 
 
 @pytest.mark.skipif(not INSTALLED, reason="Apache Beam lives in an environment of its own (launch/beam.sh)")
@@ -44,7 +44,7 @@ def test_beam_makes_the_same_files(tmp_path):
     (tmp_path / "vocab.txt").write_text(
         "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "."]) + "\n"
     )
-    data = DataConfig(source=str(tmp_path / "corpus.txt"), holdout=0.1)
+    data = DataConfig(source=(str(tmp_path / "corpus.txt"),), holdout=0.1)
     for name, runner in (("local", prepare.local(1)), ("beam", beam.runner([]))):
         prepare.prepare(data, tmp_path / "vocab.txt", tmp_path / name, runner=runner)
     local, other = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("local", "beam"))

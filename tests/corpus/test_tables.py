@@ -13,15 +13,15 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import tables
 from bertjax.corpus import units as corpus
 from bertjax.corpus.units import documents, units
+from bertjax.data import dataset
 from bertjax.errors import DataError
 
 
 def read(source, **fields):
     counts = Counter()
-    found = list(documents(DataConfig(source=str(source), **fields), counts))
+    found = list(documents(DataConfig(source=(str(source),), **fields), counts))
     assert (counts.pop("documents"), counts.pop("sentences")) == (len(found), sum(map(len, found)))
     return found, dict(counts)
 
@@ -29,7 +29,7 @@ def read(source, **fields):
 def refused(source, **fields):
     """The message of the DataError that `units` raises."""
     with pytest.raises(DataError) as caught:
-        units(DataConfig(source=str(source), **fields))
+        units(DataConfig(source=(str(source),), **fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -61,7 +61,7 @@ def test_parquet_bytes_that_are_not_utf8_are_windows_1252(tmp_path):
 def test_row_groups_are_units(tmp_path, monkeypatch):
     texts = [f"Text {i}." for i in range(1000)]
     path = write_parquet(tmp_path / "x.parquet", pyarrow.array(texts), row_group_size=100)
-    data = DataConfig(source=str(path), text_field="body")
+    data = DataConfig(source=(str(path),), text_field="body")
     assert len(units(data)) == 1
     monkeypatch.setattr(corpus, "UNIT_BYTES", 2000)
     cuts = [(part.start, part.end) for unit in units(data) for part in unit.parts]
@@ -84,7 +84,7 @@ def test_a_parquet_file_of_another_kind_is_refused(tmp_path):
 def test_a_damaged_parquet_page_is_named(tmp_path):
     options = {"write_page_checksum": True, "use_dictionary": False, "compression": "none"}
     path = write_parquet(tmp_path / "x.parquet", pyarrow.array(["text " * 1000] * 9), **options)
-    found = documents(DataConfig(source=str(path), text_field="body"))
+    found = documents(DataConfig(source=(str(path),), text_field="body"))
     path.write_bytes(path.read_bytes().replace(b"text text", b"test text", 1))
     with pytest.raises(DataError, match=r"x.parquet: not a whole Parquet file.*checksum"):
         list(found)
@@ -93,7 +93,7 @@ def test_a_damaged_parquet_page_is_named(tmp_path):
 def test_a_row_group_is_not_read_at_once(tmp_path):
     texts = [f"{i} ".ljust(10_000, "x") for i in range(4000)]
     path = write_parquet(tmp_path / "x.parquet", pyarrow.array(texts), use_dictionary=False, compression="none")
-    found = documents(DataConfig(source=str(path), text_field="body"))
+    found = documents(DataConfig(source=(str(path),), text_field="body"))
     assert next(found) == [texts[0]]
     assert pyarrow.total_allocated_bytes() < 20_000_000
     assert sum(1 for _ in found) == 3999
@@ -132,7 +132,7 @@ def data_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("tfds")
         patch.setenv("TFDS_DATA_DIR", str(path))
-        units(DataConfig(source="tfds:bertjax_texts", text_field="body"))
+        units(DataConfig(source=("tfds:bertjax_texts",), text_field="body"))
         yield path
 
 
@@ -154,13 +154,13 @@ def test_a_named_data_set_is_prepared_and_read_without_tensorflow(data_dir, prep
 def test_a_unit_names_the_directory(data_dir, prepared, monkeypatch):
     """A process that reads a unit needs neither the code of the data set nor the environment."""
     monkeypatch.setattr(corpus, "UNIT_BYTES", 300)
-    data = DataConfig(source="tfds:bertjax_texts[train[10%:50%]]", text_field="body")
+    data = DataConfig(source=("tfds:bertjax_texts[train[10%:50%]]",), text_field="body")
     found = units(data)
     assert {part.path for unit in found for part in unit.parts} == {f"tfds:{prepared}[train[10%:50%]]"}
     assert len(found) > 1
     first = [next(corpus.read(unit, data, Counter()))[0] for unit in found]
     assert first == [f"Text {unit.parts[0].start + 4} is here." for unit in found]
-    by_path = DataConfig(source=f"tfds:{prepared}[train[10%:50%]]", text_field="body")
+    by_path = DataConfig(source=(f"tfds:{prepared}[train[10%:50%]]",), text_field="body")
     assert units(by_path) == found
 
 
@@ -212,16 +212,16 @@ def test_a_data_set_that_names_foreign_classes_is_not_opened(tmp_path, prepared,
         "json in a string": json.dumps({"pythonClassName": dictionary, "jsonFeature": {"json": json.dumps(body)}}),
     }
     (copy / "features.json").write_text(trees[spelling])
-    assert f"'{module}.Text', a class that is not of TFDS" in refused(f"tfds:{copy}", text_field="body")
+    assert f"'{module}.Text', a class that is not to be imported" in refused(f"tfds:{copy}", text_field="body")
     assert module not in sys.modules
-    monkeypatch.setattr(tables, "class_names", lambda tree: [])
-    units(DataConfig(source=f"tfds:{copy}", text_field="body"))
+    monkeypatch.setattr(dataset, "class_names", lambda tree: [])
+    units(DataConfig(source=(f"tfds:{copy}",), text_field="body"))
     assert sys.modules.pop(module)  # so the refusal is what kept it out
 
 
 def test_a_damaged_data_set_is_named(tmp_path, prepared):
     copy = shutil.copytree(prepared, tmp_path / "copy")
-    data = DataConfig(source=f"tfds:{copy}", text_field="body")
+    data = DataConfig(source=(f"tfds:{copy}",), text_field="body")
     (unit,) = units(data)
     (shard,) = Path(copy).glob("*train.array_record*")
     shard.write_bytes(shard.read_bytes()[:100])

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import files
+from bertjax.corpus import files, lines
 from bertjax.corpus import units as corpus
-from bertjax.corpus.units import Part, Unit, documents, sources, units
+from bertjax.corpus.units import Part, Unit, documents, units
 from bertjax.errors import DataError
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "data" / "corpus"
@@ -30,7 +30,7 @@ FORMS = {
 
 
 def read(path, **fields):
-    return list(documents(DataConfig(source=str(path), **fields)))
+    return list(documents(DataConfig(source=(str(path),), **fields)))
 
 
 def read_units(found, data):
@@ -51,7 +51,7 @@ def test_whole_files_are_documents_in_sorted_order(tmp_path):
         (tmp_path / f"{name}.txt").write_text(f"File {name}. Next.\n\nAfter a blank line.\n")
     (tmp_path / "c.txt").write_text("")
     counts = Counter()
-    data = DataConfig(source=f"{tmp_path}/*.txt", format="file")
+    data = DataConfig(source=(f"{tmp_path}/*.txt",), format="file")
     assert list(documents(data, counts)) == [[f"File {name}.", "Next.", "After a blank line."] for name in "ab"]
     assert counts == {"documents": 2, "sentences": 6, "empty_documents": 1}
 
@@ -64,14 +64,14 @@ def test_sentences_form_does_not_split(tmp_path):
 def test_counts(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "A b. C d."}\n{"text": " \\n "}\n{"text": "E."}\n')
     counts = Counter()
-    list(documents(DataConfig(source=str(tmp_path / "x.jsonl")), counts))
+    list(documents(DataConfig(source=(str(tmp_path / "x.jsonl"),)), counts))
     assert counts == {"documents": 2, "sentences": 3, "empty_documents": 1}
 
 
 def test_a_path_that_names_no_file_is_an_error_at_once(tmp_path):
     for source in (f"{tmp_path}/nothing", f"{tmp_path}/*.txt", str(tmp_path), "/dev/null"):
         with pytest.raises(DataError, match="data.source"):
-            documents(DataConfig(source=source))
+            documents(DataConfig(source=(source,)))
 
 
 # Units
@@ -80,8 +80,7 @@ def test_a_path_that_names_no_file_is_an_error_at_once(tmp_path):
 def test_units_keep_the_order_of_entries_and_name_no_path_twice(tmp_path):
     for name in ("b.txt", "a.txt", "c.gz"):
         (tmp_path / name).write_bytes(b"Text.\n")
-    data = DataConfig(source=f" {tmp_path}/b.txt, builtin,{tmp_path}/*,")
-    assert sources(data) == [f"{tmp_path}/b.txt", "builtin", f"{tmp_path}/*"]
+    data = DataConfig(source=(f"{tmp_path}/b.txt", "builtin", f"{tmp_path}/*"))
     named = [(unit.source, [Path(part.path).name for part in unit.parts]) for unit in units(data)]
     assert named == [(0, ["b.txt"]), (1, ["builtin"]), (2, ["a.txt", "c.gz"])]
 
@@ -92,7 +91,7 @@ def test_small_files_share_a_unit_and_large_ones_are_cut(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(b"x" * size)
     found = [
         [(Path(part.path).name, part.start, part.end) for part in unit.parts]
-        for unit in units(DataConfig(source=f"{tmp_path}/*"))
+        for unit in units(DataConfig(source=(f"{tmp_path}/*",)))
     ]
     assert found == [
         [("a", 0, 60), ("b", 0, 60)],
@@ -101,13 +100,13 @@ def test_small_files_share_a_unit_and_large_ones_are_cut(tmp_path, monkeypatch):
         [("c", 200, 230), ("d", 0, 5), ("e.gz", 0, 30)],  # 30 compressed bytes count for 120
         [("f", 0, 1)],
     ]
-    whole = units(DataConfig(source=f"{tmp_path}/c", format="file"))
+    whole = units(DataConfig(source=(f"{tmp_path}/c",), format="file"))
     assert whole == [Unit(0, (Part(f"{tmp_path}/c", 0, 230),))]
 
 
 def test_units_are_plain_data(tmp_path):
     (tmp_path / "x").write_text("Text.\n")
-    (unit,) = units(DataConfig(source=f"{tmp_path}/x"))
+    (unit,) = units(DataConfig(source=(f"{tmp_path}/x",)))
     plain = json.loads(json.dumps(dataclasses.asdict(unit)))
     assert Unit(plain["source"], tuple(Part(**part) for part in plain["parts"])) == unit
 
@@ -134,7 +133,7 @@ def texts(form):
 def test_cutting_a_file_changes_nothing(tmp_path_factory, form, limit):
     """The documents of the parts, one after the other, are those of the file, and so is what was counted."""
     path = tmp_path_factory.mktemp("cut") / "file"
-    data = DataConfig(source=str(path), format=form)
+    data = DataConfig(source=(str(path),), format=form)
 
     @given(text=texts(form), seed=st.integers(0, 999), cuts=st.integers(0, 6))
     @example(text=b"A.\n\nB.\n\n\nC.\n", seed=0, cuts=6)
@@ -149,9 +148,9 @@ def test_cutting_a_file_changes_nothing(tmp_path_factory, form, limit):
         assert all(sentence for document in whole[0] for sentence in document)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "MAX_CHARACTERS", limit)
+        patch.setattr(lines, "MAX_CHARACTERS", limit)
         patch.setattr(files, "MAX_JSON_BYTES", limit)
-        patch.setattr(files, "_BUFFER", 7)
+        patch.setattr(lines, "BUFFER", 7)
         check()
 
 
@@ -159,7 +158,7 @@ def test_a_cut_file_keeps_the_form_of_its_head(tmp_path, monkeypatch):
     path = tmp_path / "wiki"
     path.write_text("\n" + "".join(f'<doc title="T{i}">\nT{i}\n\nPart {i}.\n\nEnd.\n</doc>\n' for i in range(20)))
     monkeypatch.setattr(corpus, "UNIT_BYTES", 50)
-    data = DataConfig(source=str(path))
+    data = DataConfig(source=(str(path),))
     assert len(units(data)) > 15
     assert list(documents(data)) == [[f"Part {i}.", "End."] for i in range(20)]
 
@@ -176,9 +175,9 @@ def test_a_file_without_blank_lines_is_scanned_once_by_all_parts_but_the_first(t
             yield file
             ends.append(file.tell())
 
-    monkeypatch.setattr(files, "_BUFFER", 100)
-    monkeypatch.setattr(files, "_open", opened)
-    data = DataConfig(source=str(path), format="paragraphs")
+    monkeypatch.setattr(lines, "BUFFER", 100)
+    monkeypatch.setattr(lines, "opened", opened)
+    data = DataConfig(source=(str(path),), format="paragraphs")
     found = []
     for start in range(0, 10_000, 1000):
         found += read_units([Unit(0, (Part(str(path), start, start + 1000),))], data)[0]
@@ -191,7 +190,7 @@ def test_a_long_document_is_cut_between_sentences(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "MAX_CHARACTERS", 30)
     (tmp_path / "x").write_text(("Aaaa aaaa. Bbbb bbbb.\n" * 3 + "\nC.\n\n") * 2)
     counts = Counter()
-    found = list(documents(DataConfig(source=str(tmp_path / "x")), counts))
+    found = list(documents(DataConfig(source=(str(tmp_path / "x"),)), counts))
     assert sum(found, []) == (["Aaaa aaaa.", "Bbbb bbbb."] * 3 + ["C."]) * 2
     assert [len(document) for document in found] == [3, 3, 1] * 2
     assert counts == {"documents": 6, "sentences": 14, "cut_documents": 2}
@@ -223,7 +222,7 @@ def test_the_speeches_are_read_although_seven_are_latin1():
         pytest.skip("../shared/data/corpus is absent")
     for path in sorted(CORPUS.glob("speeches/*/*.txt")):
         counts = Counter()
-        (document,) = documents(DataConfig(source=str(path), format="file"), counts)
+        (document,) = documents(DataConfig(source=(str(path),), format="file"), counts)
         raw = path.read_bytes()
         bad = "\ufffd" in raw.decode(errors="replace")
         assert (counts["bad_utf8_lines"] > 0) == bad
@@ -234,7 +233,7 @@ def test_real_files_read_the_same_in_small_parts(monkeypatch):
     if not CORPUS.is_dir():
         pytest.skip("../shared/data/corpus is absent")
     for name in ("wiki/wiki_15", "novels/ENG18470_Aguilar.txt"):
-        data = DataConfig(source=str(CORPUS / name))
+        data = DataConfig(source=(str(CORPUS / name),))
         whole = read_units(units(data), data)
         with monkeypatch.context() as patch:
             patch.setattr(corpus, "UNIT_BYTES", 40_000)
@@ -244,7 +243,7 @@ def test_real_files_read_the_same_in_small_parts(monkeypatch):
 
 def test_a_large_corpus_has_larger_units(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("A line.\n\n" * 2000)
-    data = DataConfig(source=str(tmp_path / "a.txt"))
+    data = DataConfig(source=(str(tmp_path / "a.txt"),))
     monkeypatch.setattr(corpus, "UNIT_BYTES", 100)
     many = corpus.units(data)
     assert len(many) == 180

@@ -2,10 +2,12 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bertjax import storage
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import prepare
 from bertjax.corpus import units as corpus
@@ -21,7 +23,7 @@ def made(tmp_path_factory):
     text = "".join(f"{' '.join(str(i))}. The cat sat.\n\n" for i in range(3000))
     (folder / "corpus.txt").write_text(text)
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
-    data = DataConfig(source=str(folder / "corpus.txt"), holdout=0.1)
+    data = DataConfig(source=(str(folder / "corpus.txt"),), holdout=0.1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "UNIT_BYTES", len(text) // 2)
         prepare.prepare(data, folder / "vocab.txt", folder / "data", runner=prepare.local(1))
@@ -80,7 +82,7 @@ def test_an_index_of_other_shards_is_refused(copy):
         array = np.load(copy / name)
         array[at] += 1
         np.save(copy / name, array)
-        metadata["files"][name] = dataset.checksum(copy / name)
+        metadata["files"][name] = storage.checksum(copy / name)
     (copy / "bertjax.json").write_text(json.dumps(metadata))
     assert list(damaged(copy)) == ["index of the train split"]
     split = dataset.load(copy).train
@@ -99,11 +101,11 @@ def test_other_damaged_files_are_named(copy, name):
 def test_metadata_cannot_name_code_to_import(copy):
     features = (copy / "features.json").read_text()
     (copy / "features.json").write_text(features.replace("tensor_feature.Tensor", "text_feature.Text", 1))
-    with pytest.raises(DataError, match="other classes"):
+    with pytest.raises(DataError, match="names '.*', a class that is not to be imported"):
         dataset.load(copy)
     for spelling in ('"python_class_name"', '"type"'):  # that TFDS reads as well
         (copy / "features.json").write_text(features.replace('"pythonClassName"', spelling).replace("Tensor", "Text"))
-        with pytest.raises(DataError, match="other classes"):
+        with pytest.raises(DataError, match="names '.*', a class that is not to be imported"):
             dataset.load(copy)
 
 
@@ -112,7 +114,7 @@ def test_missing_directory_and_other_version(copy):
         dataset.load(copy / "nothing")
     metadata = json.loads((copy / "bertjax.json").read_text())
     (copy / "bertjax.json").write_text(json.dumps(metadata | {"format_version": 1}))
-    with pytest.raises(DataError, match="format_version = 1, this bertjax reads 2"):
+    with pytest.raises(DataError, match="format_version = 1, this bertjax reads 3"):
         dataset.load(copy)
 
 
@@ -130,3 +132,12 @@ def test_threads_read_the_same_tokens(made):
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda i: split.tokens(7 * (i % 500), 7 * (i % 500) + 20).tolist(), range(2000)))
     assert found == [split.tokens(7 * i, 7 * i + 20).tolist() for i in range(500)] * 4
+
+
+def test_another_tokenizer_than_the_data_set_s_is_refused(made):
+    prepared = dataset.load(made)
+    same, other = (SimpleNamespace(digest=digest) for digest in (prepared.tokenizer_digest, "cd" * 32))
+    dataset.check_tokenizer(prepared, same)
+    with pytest.raises(DataError, match=f"{prepared.tokenizer_digest[:8]}.*cdcdcdcd.*data.tokenizer") as caught:
+        dataset.check_tokenizer(prepared, other)
+    assert "\n" not in str(caught.value)

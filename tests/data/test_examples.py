@@ -1,144 +1,13 @@
-"""Planning and building examples, on splits whose every token is its own place: 5 + its number in the split."""
-
-from itertools import pairwise
-from types import SimpleNamespace
+"""Building examples: what is in them, in which layout, and what is drawn anew each time."""
 
 import numpy as np
 import pytest
+from data.numbered import SPECIAL, build_all, chunk, documents, places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config.schema import DataConfig
-from bertjax.data import examples
-from bertjax.data.examples import build, plan
-from bertjax.errors import DataError
-
-SPECIAL = SimpleNamespace(pad=0, unk=1, cls=2, sep=3, mask=4)
-MODES = ("nsp", "sop", "full_sentences", "doc_sentences")
-
-documents = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=2, max_size=8)
-
-
-class FakeSplit:
-    """The split of some documents, given as lists of sentence lengths; notes what is read."""
-
-    def __init__(self, lengths):
-        self.document_offsets = np.cumsum([0] + [len(document) for document in lengths])
-        self.sentence_lengths = np.array([n for document in lengths for n in document], np.int32)
-        self.sentence_lengths.flags.writeable = False
-        self.starts_D1 = np.cumsum([0] + [sum(document) for document in lengths])
-        self.reads = []
-
-    def tokens(self, start, end):
-        assert 0 <= start < end <= self.starts_D1[-1]
-        self.reads.append((start, end))
-        tokens = np.arange(5 + start, 5 + end, dtype=np.int32)
-        tokens.flags.writeable = False
-        return tokens
-
-    def document(self, place):
-        return int(np.searchsorted(self.starts_D1, place, side="right")) - 1
-
-
-def plan_split(split, mode, *, seq_len, short=0.1, seed=0, flaws=False):
-    data = DataConfig(examples=mode, seq_len=seq_len, short_seq_prob=short, original_flaws=flaws)
-    return plan(split.document_offsets, split.sentence_lengths, data, seed=seed)
-
-
-def build_all(lengths, mode, *, seq_len, short=0.1, copies=1, flaws=False):
-    """Every example of a split, `copies` times with other draws, as (number, example)."""
-    split = FakeSplit(lengths)
-    planned = plan_split(split, mode, seq_len=seq_len, short=short, flaws=flaws)
-    rng = np.random.default_rng(1)
-    numbers = [i for i in range(len(planned)) for _ in range(copies)]
-    return split, planned, [(i, build(planned, i, split, rng, special=SPECIAL)) for i in numbers]
-
-
-def places(example):
-    """The places of A's and of B's tokens in the split, after checking the layout around them."""
-    tokens_L, types_L = example.tokens_L, example.token_types_L
-    assert tokens_L.dtype == types_L.dtype == np.int32 and len(tokens_L) == len(types_L)
-    separators = np.flatnonzero(tokens_L == SPECIAL.sep)
-    assert tokens_L[0] == SPECIAL.cls and separators[-1] == len(tokens_L) - 1
-    assert len(separators) == (2 if example.pair_weight else 1)
-    np.testing.assert_array_equal(types_L, np.arange(len(tokens_L)) > separators[0])
-    a, b = tokens_L[1 : separators[0]], tokens_L[separators[0] + 1 : -1]
-    for segment in (a, b):
-        assert (segment >= 5).all() and (np.diff(segment) == 1).all()
-    return a - 5, b - 5
-
-
-def chunk(planned, index):
-    """First token of a chunk of pairs, its end, and how many pieces it has."""
-    first, last = planned.first_N1[index : index + 2]
-    return *planned.piece_starts_P1[[first, last]], last - first
-
-
-# The plan of pairs ------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=100, deadline=None)
-@given(documents, st.integers(5, 24), st.sampled_from(["nsp", "sop"]), st.sampled_from([0.0, 0.5]), st.integers(1, 9))
-def test_chunks_cover_every_token_once_and_are_greedy(lengths, seq_len, mode, short, block):
-    split, longest = FakeSplit(lengths), seq_len - 3
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examples, "_BLOCK", block)  # so that chunks cross blocks in splits this small
-        planned = plan_split(split, mode, seq_len=seq_len, short=short)
-    token_P1 = planned.piece_starts_P1
-    assert token_P1[0] == 0 and token_P1[-1] == split.starts_D1[-1]
-    assert ((np.diff(token_P1) > 0) & (np.diff(token_P1) <= longest)).all()
-    assert set(np.cumsum(split.sentence_lengths)) <= set(token_P1)
-    np.testing.assert_array_equal(token_P1[planned.document_pieces_D1], split.starts_D1)
-    assert planned.first_N1[0] == 0 and planned.first_N1[-1] == len(token_P1) - 1
-    assert len(planned) == len(planned.first_N1) - 1
-    for first, last in pairwise(planned.first_N1):
-        begin, end = token_P1[first], token_P1[last]
-        assert begin < end <= split.starts_D1[split.document(begin) + 1]
-        assert token_P1[last - 1] - begin < longest
-        if not short:
-            assert end - begin >= longest or end in split.starts_D1
-
-
-def test_pieces_are_sentences_cut_every_seq_len_less_3():
-    planned = plan_split(FakeSplit([[3, 25, 10], [7]]), "sop", seq_len=13, short=0.0)
-    assert np.diff(planned.piece_starts_P1).tolist() == [3, 10, 10, 5, 10, 7]
-    assert planned.first_N1.tolist() == [0, 2, 3, 5, 6]
-    assert planned.lengths_N.tolist() == [13, 12, 13, 9]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_plan_of_nothing_is_empty(mode):
-    assert len(plan_split(FakeSplit([]), mode, seq_len=13)) == 0
-
-
-@pytest.mark.parametrize("flaws", [False, True])
-def test_plan_is_a_function_of_the_seed(flaws):
-    split = FakeSplit([[5] * 40] * 20)
-    first, second, other = (
-        plan_split(split, "nsp", seq_len=32, short=0.5, seed=s, flaws=flaws).lengths_N for s in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, second)
-    assert len(first) != len(other) or (first != other).any()
-
-
-def test_short_targets_are_drawn_for_each_example():
-    # Sentences of one token: a chunk is as long as its target.
-    planned = plan_split(FakeSplit([[1] * 50_000] * 4), "nsp", seq_len=34, short=0.1)
-    size_N = planned.lengths_N - 3
-    short_N = size_N < 31
-    # 0.1 x 29/30, because the uniform target may also be the longest; the standard error is below 0.004.
-    assert len(short_N) > 6_000 and abs(short_N.mean() - 0.1 * 29 / 30) < 0.015
-    assert size_N[short_N].min() == 2 and abs(size_N[short_N].mean() - 16) < 2
-    assert 0 < short_N[:1000].mean() < 0.5, "one draw for the whole document"
-
-
-def test_nsp_needs_two_documents():
-    with pytest.raises(DataError, match=r"^data\.examples = 'nsp'.*only 1 document.*data\.examples = 'sop'"):
-        plan_split(FakeSplit([[5, 5]]), "nsp", seq_len=32)
-    assert len(plan_split(FakeSplit([[5, 5]]), "nsp", seq_len=32, flaws=True)) > 0
-    for mode in MODES[1:]:
-        assert len(plan_split(FakeSplit([[5, 5]]), mode, seq_len=32)) == 1
-
+from bertjax.data import planning
+from bertjax.data.examples import build, truncate
 
 # One segment ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +33,7 @@ def test_sentences_are_packed_while_they_fit(lengths, seq_len, cross, block):
     mode = "full_sentences" if cross else "doc_sentences"
     expected = sentences_one_by_one(lengths, seq_len - 2, cross)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examples, "_BLOCK", block)
+        patch.setattr(planning, "BLOCK", block)
         split, planned, built = build_all(lengths, mode, seq_len=seq_len)
     assert len(planned) == len(expected)
     at = 0
@@ -179,12 +48,6 @@ def test_sentences_are_packed_while_they_fit(lengths, seq_len, cross, block):
         assert not example.token_types_L.any() and len(example.token_types_L) == len(example.tokens_L)
         assert (example.pair_label, example.pair_weight) == (0, 0.0)
     assert at == split.starts_D1[-1] and len(split.reads) == len(planned)
-
-
-def test_a_separator_counts():
-    # 5 + [SEP] + 5 + [CLS] + [SEP] = 13.
-    for seq_len, expected in ((13, [13]), (12, [7, 7])):
-        assert plan_split(FakeSplit([[5], [5]]), "full_sentences", seq_len=seq_len).lengths_N.tolist() == expected
 
 
 # Pairs ------------------------------------------------------------------------------------------------------------
@@ -321,14 +184,14 @@ def truncate_one_at_a_time(len_a, len_b, longest):
 def test_truncation_removes_from_the_longer():
     rng = np.random.default_rng(0)
     for len_a, len_b, longest in np.ndindex(14, 14, 12):
-        a, b = examples._truncate(np.arange(len_a), np.arange(len_b), longest, rng)
+        a, b = truncate(np.arange(len_a), np.arange(len_b), longest, rng)
         assert (len(a), len(b)) == truncate_one_at_a_time(len_a, len_b, longest)
 
 
 def test_truncation_removes_front_and_back_alike():
     rng = np.random.default_rng(0)
     for segment, sizes in enumerate(((24, 4), (4, 24))):
-        draws = (examples._truncate(*(np.arange(n) for n in sizes), 20, rng) for _ in range(4_000))
+        draws = (truncate(*(np.arange(n) for n in sizes), 20, rng) for _ in range(4_000))
         fronts = np.array([pair[segment][0] for pair in draws])
         # Binomial(8, 1/2): mean 4, variance 2.
         assert abs(fronts.mean() - 4) < 0.1 and abs(fronts.var() - 2) < 0.25

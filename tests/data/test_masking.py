@@ -48,8 +48,8 @@ def words_of(tokens):
 
 def spans_of(tokens_n, rng, scheme, count):
     """The words of each chosen span, as lists of unit numbers, ascending, and the tokens in each unit."""
-    bounds, word_u = masking._units(tokens_n, scheme)
-    choose = masking._choose_words if scheme.masking == "whole_word" else masking._choose_ngrams
+    bounds, word_u = masking.units(tokens_n, scheme)
+    choose = masking.choose_words if scheme.masking == "whole_word" else masking.choose_ngrams
     marks_u = choose(bounds, word_u, rng, scheme, count)
     assert ((marks_u > 0) == word_u).all()
     spans = []
@@ -148,10 +148,10 @@ def test_ngrams_are_consecutive_words_between_specials(tokens, max_ngram, count,
 
 def test_words_begin_where_the_tokenizer_says_and_after_specials():
     tokens = [SPECIAL.cls, C, C, A, C, A, SPECIAL.unk, C, A, SPECIAL.sep]
-    bounds, word_u = masking._units(array(tokens), make(masking="whole_word"))
+    bounds, word_u = masking.units(array(tokens), make(masking="whole_word"))
     assert bounds.tolist() == [0, 1, 3, 5, 6, 7, 8, 9, 10]
     assert word_u.tolist() == [False, True, True, True, False, True, True, False]
-    bounds, word_u = masking._units(array([C, A]), make(masking="whole_word"))
+    bounds, word_u = masking.units(array([C, A]), make(masking="whole_word"))
     assert bounds.tolist() == [0, 1, 2] and word_u.all()
 
 

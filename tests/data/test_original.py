@@ -18,7 +18,8 @@ import pytest
 from data import original_rules
 
 from bertjax.config.schema import DataConfig
-from bertjax.data.examples import build, plan
+from bertjax.data.examples import build
+from bertjax.data.planning import plan
 from bertjax.data.tokenizer import Special
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "corpus"

@@ -39,7 +39,7 @@ def realistic(N, seed=0):
 def test_every_example_is_in_one_row_that_it_fits(problem, seed, block):
     lengths_N, row_length, most = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_BLOCK", block)
+        patch.setattr(packing, "BLOCK", block)
         rows = pack(lengths_N, row_length=row_length, most=most, seed=seed)
     assert sorted(rows.example_N.tolist()) == list(range(len(lengths_N)))
     assert rows.first_R1[0] == 0 and rows.first_R1[-1] == len(lengths_N) and len(rows) == len(rows.first_R1) - 1
@@ -53,7 +53,7 @@ def test_every_example_is_in_one_row_that_it_fits(problem, seed, block):
 def test_as_dense_as_best_fit_decreasing_one_by_one(problem):
     lengths_N, row_length, most = problem
     expected = [room for room, _ in best_fit_decreasing(lengths_N, row_length, most)]
-    rows = packing._patterns(np.bincount(lengths_N, minlength=row_length + 1).tolist(), row_length, most)
+    rows = packing.patterns(np.bincount(lengths_N, minlength=row_length + 1).tolist(), row_length, most)
     found = [row_length - sum(length * copies for length, copies in pattern) for n, pattern in rows for _ in range(n)]
     assert sorted(found) == sorted(expected)
 
@@ -95,7 +95,7 @@ def test_density_counts_tokens_over_slots():
 
 def test_search_depends_on_the_lengths_not_on_how_many():
     count_l = np.bincount(realistic(100_000), minlength=513)
-    few, many = (packing._patterns((count_l * factor).tolist(), 512, 8) for factor in (1, 1_000_000))
+    few, many = (packing.patterns((count_l * factor).tolist(), 512, 8) for factor in (1, 1_000_000))
     assert sum(rows for rows, _ in many) <= 1_000_000 * sum(rows for rows, _ in few)
     assert len(many) < 3 * 512
 
@@ -141,7 +141,7 @@ def test_filling_cuts_few_examples_and_loses_none(seed):
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.lists(st.integers(1, 40), max_size=20))
 def test_gaps_are_chosen_once_and_none_is_left_unused(needs, rooms):
     need_d, room_F = np.array(needs), np.sort(np.array(rooms, np.int64))
-    chosen_d = packing._choose(need_d, room_F)
+    chosen_d = packing.choose_gaps(need_d, room_F)
     used = chosen_d[chosen_d >= 0]
     assert len(set(used.tolist())) == len(used) == min(len(needs), len(rooms))
     held = np.sort(need_d[(chosen_d >= 0) & (room_F[chosen_d] >= need_d)]) if rooms else need_d[:0]

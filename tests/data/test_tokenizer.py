@@ -14,8 +14,9 @@ from bpe import ROBERTA, SIZE, TEXT, train_bpe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
-from bertjax.errors import DataError, StorageError
+from bertjax.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 HARD = ["Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x", "", "unaffable " + "q" * 150, "It’s £5 – “ok”… 2020, 1,000,"]
@@ -25,12 +26,12 @@ SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("spm") / "spiece.model"
-    tokenizer.train_sentencepiece(TEXT, path, vocab_size=45, lower_case=True)
+    train_sentencepiece(TEXT, path, vocab_size=45, lower_case=True)
     return path
 
 
 @pytest.fixture
-def vocabulary(tmp_path):
+def wordpiece(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*SPECIALS, "un", "##aff", "##able", "mask", "[", "]", "cafe", ","]) + "\n")
     return path
@@ -65,38 +66,15 @@ def test_sentencepiece_round_trip(model):
     assert encode(loaded, ["  THE\t kíng "])[0].tolist() == encode(loaded, ["the king"])[0].tolist()
 
 
-def test_special_pieces_typed_in_text_are_text(model, vocabulary):
-    for path in (model, vocabulary):
+def test_special_pieces_typed_in_text_are_text(model, wordpiece):
+    for path in (model, wordpiece):
         loaded = tokenizer.load(path, lower_case=False)
         special = {loaded.special.cls, loaded.special.sep, loaded.special.mask, loaded.special.pad}
         assert not special & set(encode(loaded, ["[MASK] and [CLS] [SEP] [PAD] <pad>"])[0].tolist())
 
 
-def test_training_is_deterministic_and_keeps_long_lines(model, tmp_path):
-    again = tmp_path / "again" / "spiece.model"
-    tokenizer.train_sentencepiece(iter(TEXT), again, vocab_size=45, lower_case=True)
-    assert again.read_bytes() == model.read_bytes()
-    assert [path.name for path in again.parent.iterdir()] == ["spiece.model"]
-    tokenizer.train_sentencepiece([" ".join(TEXT)], again, vocab_size=44, lower_case=True)  # one line of 13 kB
-    assert "▁the" in tokenizer.load(again, lower_case=True).pieces
-
-
-def test_training_problems_name_the_fix(tmp_path):
-    path = tmp_path / "m.model"
-    with pytest.raises(DataError, match=r"model.vocab_size = 30000: .* at most \d+, or more text$"):
-        tokenizer.train_sentencepiece(TEXT, path, vocab_size=30000, lower_case=True)
-    with pytest.raises(DataError, match=r"model.vocab_size = 20: .* at least \d+$"):
-        tokenizer.train_sentencepiece(TEXT, path, vocab_size=20, lower_case=True)
-    with pytest.raises(DataError, match="no text"):
-        tokenizer.train_sentencepiece([" "], path, vocab_size=45, lower_case=True)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="m.model"):
-        tokenizer.train_sentencepiece(TEXT, tmp_path / "file" / "m.model", vocab_size=45, lower_case=True)
-    assert not path.exists()
-
-
-def test_bad_files_are_named(tmp_path, vocabulary):
-    good = vocabulary.read_bytes()
+def test_bad_files_are_named(tmp_path, wordpiece):
+    good = wordpiece.read_bytes()
     cases = {
         "no.model": None,
         "empty.model": b"",
@@ -114,8 +92,15 @@ def test_bad_files_are_named(tmp_path, vocabulary):
         assert ("is empty" in str(caught.value)) == (name in ("empty.model", "blank.txt"))
 
 
-def test_wordpiece_splits_words_into_pieces(vocabulary):
-    loaded = tokenizer.load(vocabulary, lower_case=True)
+def test_a_word_table_smaller_than_the_tokenizer_is_refused(wordpiece):
+    loaded = tokenizer.load(wordpiece, lower_case=True)
+    tokenizer.check_vocabulary(loaded, 13)
+    with pytest.raises(DataError, match=r"^model\.vocab_size = 12: smaller than the 13 pieces .* 13 or more$"):
+        tokenizer.check_vocabulary(loaded, 12)
+
+
+def test_wordpiece_splits_words_into_pieces(wordpiece):
+    loaded = tokenizer.load(wordpiece, lower_case=True)
     ids = encode(loaded, ["Unaffable, café", "xyz"])
     assert [[loaded.pieces[index] for index in row] for row in ids] == [
         ["un", "##aff", "##able", ",", "cafe"],
@@ -152,7 +137,7 @@ def test_normalisation_is_alberts(text, lower_case):
     expected = unicodedata.normalize("NFKD", " ".join(text.split()))
     if lower_case:
         expected = "".join(c for c in expected if not unicodedata.combining(c)).lower()
-    assert tokenizer._normalise(text, lower_case) == expected
+    assert tokenizer.normalise(text, lower_case) == expected
 
 
 def test_albert_ids_equal_sentencepiece():

@@ -7,6 +7,8 @@ import pytest
 from small import one_device_mesh, tiny
 
 from bertjax.data import context_free, masking
+from bertjax.errors import NumericError
+from bertjax.tasks import evaluate as module
 from bertjax.tasks.evaluate import evaluate, evaluator, unigram_log_probs
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import TERMS
@@ -57,3 +59,11 @@ def test_a_model_that_is_blind_to_context_gains_nothing(inputs, tmp_path, shares
     assert best["context_gain"] == pytest.approx(0.0, abs=1e-4)
     assert frequency["context_gain"] < (-0.1 if shares[2] else 1e-4)
     assert best["masked_loss"] == pytest.approx(frequency["masked_loss"], abs=1e-4)
+
+
+def test_an_evaluation_that_gives_no_number_is_an_error(trained, monkeypatch):
+    config, directory = trained
+    make = module.held_out
+    monkeypatch.setattr(module, "held_out", lambda *a: lambda params: make(*a)(params) | {"mlm_loss": np.nan})
+    with pytest.raises(NumericError, match=f"{directory}: step 6: mlm_loss nan"):
+        evaluate(config, directory)

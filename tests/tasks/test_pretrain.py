@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from flax.traverse_util import flatten_dict
 from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax import storage
 from bertjax.config.recipe import override, to_json
 from bertjax.corpus import prepare
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.corpus.units import documents
 from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
@@ -140,9 +140,8 @@ def test_a_damaged_checkpoint_is_set_aside(trained, tmp_path, capsys):
     assert log(tmp_path)[:2] == log(undisturbed)[:2]
 
 
-def kill_and_go_on(config, directory, *, kills, seed):
-    """Run the command in a process, kill -9 it at random steps, then let it end; returns where it was killed."""
-    rng = random.Random(seed)
+def command_of(config, directory):
+    """`bertjax pretrain` of a config, for a process, and the environment in which it compiles quickly."""
     recipe = directory.with_suffix(".py")
     recipe.write_text(
         "import json\nfrom bertjax.config.recipe import default, from_dict\nfrom dataclasses import asdict\n\n\n"
@@ -155,16 +154,28 @@ def kill_and_go_on(config, directory, *, kills, seed):
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": str(directory.parent / "cache"),
     }
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # Buffered, as users have it.
+    return command, environment | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONUNBUFFERED": ""}
+
+
+def wait_for_step(process, directory, step):
+    """Until a running command has logged a step, or has ended."""
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        lines = metrics.read(directory / metrics.METRICS)
+        if lines and lines[-1]["step"] >= step:
+            break
+        time.sleep(0.01)
+
+
+def kill_and_go_on(config, directory, *, kills, seed):
+    """Run the command in a process, kill -9 it at random steps, then let it end; returns where it was killed."""
+    rng = random.Random(seed)
+    command, environment = command_of(config, directory)
     killed = []
     for target in sorted(rng.randrange(1, config.run.steps) for _ in range(kills)):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            lines = metrics.read(directory / metrics.METRICS)
-            if lines and lines[-1]["step"] >= target:
-                break
-            time.sleep(0.01)
+        wait_for_step(process, directory, target)
         process.kill()
         process.wait()
         killed.append(metrics.read(directory / metrics.METRICS)[-1]["step"])
@@ -306,6 +317,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(inputs, tmp_pat
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.parametrize(
+    ("optim", "run"),
+    [
+        ({"lr": 3e38}, {"steps": 1}),  # the only update, after a good loss
+        ({"lr": 3e38}, {"steps": 2, "save_every": 1, "eval_every": 0}),
+        ({"lr": 1e38}, {"steps": 1}),  # parameters are finite, the held-out loss is not
+        ({"lr": 1e38}, {"steps": 2, "save_every": 2, "eval_every": 1}),
+    ],
+)
+def test_an_update_that_overflows_is_not_saved(inputs, tmp_path, optim, run):
+    """The loss of the step was still a number."""
+    optim = {"clip_norm": 0.0, "warmup_steps": 0, "power": 0.0} | optim
+    with pytest.raises(NumericError, match="^step 1: .*start in another --workdir$"):
+        pretrain(tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run), tmp_path)
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    (line,) = (tmp_path / metrics.METRICS).read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["step"] == 1
+
+
 def test_saved_config_is_read_back(trained):
     config, directory = trained
     assert workdir.load_config(directory) == config
@@ -333,3 +363,77 @@ def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
     assert run.returncode == 7
     assert re.search(r"bertjax: .*/checkpoints/4: the checkpoint could not be written.*free the disk", run.stderr)
     assert final_state(config, Path(tmp_path / "run"))[0] == 3
+
+
+@pytest.mark.parametrize("fails", ["at the start", "at a step", "inside a step"])
+def test_a_directory_that_cannot_be_made_ends_the_run(inputs, tmp_path, fails):
+    """One line and exit 7, with no thread left that waits for what will not come."""
+    config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 4, "save_every": 1, "eval_every": 0})
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    script = "import sys; from bertjax.cli import main as cli\n"
+    if fails == "at the start":
+        (run / "checkpoints").rmdir()
+        (run / "checkpoints").write_text("mine")
+    else:
+        place = "/3.orbax-checkpoint-tmp" + "/" * (fails == "inside a step")
+        script += (
+            "import os; mkdir = os.mkdir\n"
+            "def full(path, *args, **kwargs):\n"
+            f"    if {place!r} in str(path): raise OSError(28, 'No space left on device', str(path))\n"
+            "    mkdir(path, *args, **kwargs)\n"
+            "os.mkdir = full\n"
+        )
+    command, environment = command_of(config, run)
+    command[1:3] = ["-c", script + "cli.main(sys.argv[1:])"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("bertjax: ")]
+    assert done.returncode == 7, done.stderr
+    if fails == "at the start":
+        assert "checkpoints" in line and not metrics.read(run / metrics.METRICS)
+        assert (run / "checkpoints").read_text() == "mine"
+    else:
+        assert "checkpoints/3: the checkpoint could not be written" in line
+        assert checkpoint.steps(run / "checkpoints")[-1] == 2
+
+
+@pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", "closed"])
+def test_a_run_outlives_its_standard_error(inputs, trained, tmp_path, kind):
+    """`2>&1 | head -3`, a full disk under the log, `2>&-`: it goes on to its end, and metrics.jsonl has everything."""
+    config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 5})
+    command, environment = command_of(config, tmp_path / "run")
+    if kind == "closed pipe":
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert b"step 1/5" in process.stdout.readline()
+        process.stdout.close()
+        code = process.wait(timeout=200)
+    else:
+        command = ["bash", "-c", f'exec "$@" 2>{"&-" if kind == "closed" else "/dev/full"}', "bash", *command]
+        code = subprocess.run(command, env=environment, timeout=200).returncode
+    assert code == 0
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3, 5]
+    lines = metrics.read(tmp_path / "run" / metrics.METRICS)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
+def test_an_error_without_a_standard_error_has_its_exit_code(inputs, tmp_path):
+    """Nothing can be said, but the code must not be that of success."""
+    wrong = tiny(data=inputs | {"tokenizer": str(tmp_path / "none.model")})
+    command, environment = command_of(wrong, tmp_path / "run")
+    assert subprocess.run(["bash", "-c", '"$@" 2>/dev/full', "bash", *command], env=environment).returncode == 3
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hangup_saves_and_stops(inputs, tmp_path, ignored):
+    """As SIGTERM does, unless the command was started to outlive its terminal, as by nohup."""
+    config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 400, "save_every": 0, "eval_every": 0})
+    command, environment = command_of(config, tmp_path / "run")
+    if ignored:
+        command = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash", *command]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_step(process, tmp_path / "run", 2)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=240) == (0 if ignored else 75)
+    (step,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    assert step == 400 if ignored else 2 <= step < 400

@@ -40,3 +40,10 @@ def test_tensorboard_has_the_same_numbers(tmp_path, monkeypatch):
 def test_a_line_for_a_person():
     values = {"loss": 2.0, "tokens_per_second": 123456.0, "mfu": None, "slots_per_second": 3.0}
     assert metrics.describe(3, 9, values) == "step 3/9  loss 2  tokens_per_second 123,456"
+
+
+def test_a_log_with_what_is_no_number_is_read_as_without(tmp_path):
+    (tmp_path / metrics.METRICS).write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 2.0}\n')
+    assert [line["loss"] for line in metrics.read(tmp_path / metrics.METRICS)] == [None, 2.0]
+    metrics.Writer(tmp_path, start_step=2, tensorboard=False).close()
+    assert "NaN" not in (tmp_path / metrics.METRICS).read_text()

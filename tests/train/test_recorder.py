@@ -7,9 +7,9 @@ from bertjax.config.schema import RunConfig
 from bertjax.errors import NumericError
 from bertjax.progress import Progress
 from bertjax.train import metrics
+from bertjax.train import recorder as recorder_module
 from bertjax.train.metrics import Writer
-from bertjax.train.rates import Rates
-from bertjax.train.recorder import Recorder, flat
+from bertjax.train.recorder import Rates, Recorder, flat
 
 BATCH = {"segments": np.array([[1, 1, 0, 0]])}
 
@@ -57,3 +57,20 @@ def test_a_number_that_is_none_stops_the_run(recorder, bad):
 
 def test_names_are_joined_once():
     assert flat({"loss": 3, "mlm": {"loss": 1, "accuracy": 0}}) == {"loss": 3.0, "mlm_loss": 1.0, "mlm_accuracy": 0.0}
+
+
+def test_rates_count_real_tokens(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: now[0])
+    rate = Rates(flops=2e9, peak=2.0)
+    rate.add(tokens=300, slots=400, wait=0.5)
+    rate.add(tokens=100, slots=400, wait=0.5)
+    now[0] += 4.0
+    values = rate.take()
+    assert values["tokens_per_second"] == 100.0 and values["slots_per_second"] == 200.0
+    assert values["mfu"] == 100.0 * 2e9 / 2e12 and values["data_wait"] == 0.25
+    assert Rates(flops=1.0, peak=0.0).take()["mfu"] is None
+
+
+def test_without_a_step_there_is_no_rate():
+    assert set(Rates(flops=1.0, peak=1.0).take().values()) == {None}

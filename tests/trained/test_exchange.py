@@ -1,5 +1,7 @@
 """`import` and `export`: a model survives the way in and out, and nothing is left of what fails."""
 
+import os
+
 import directories
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import bertjax
 from bertjax.cli import main as cli
 from bertjax.config.recipe import override
 from bertjax.data import tokenizer
-from bertjax.errors import CheckpointError, DataError, StorageError
+from bertjax.errors import CheckpointError, DataError, NumericError, StorageError
 from bertjax.train import checkpoint, workdir
 from bertjax.trained.exchange import export_directory, import_directory
 from bertjax.trained.load import load
@@ -87,6 +89,10 @@ def test_a_head_that_is_not_there_is_said(vocabulary, tmp_path, capsys):
 def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
     source = directories.write(tmp_path / "hf", tokenizer=vocabulary)
     run, out = tmp_path / "new" / "run", tmp_path / "out"
+    mine = [path.with_name(f".{path.name}.partial-{os.getpid()}") for path in (run, out)]
+    for path in mine:
+        path.mkdir(parents=True)
+        (path / "notes.txt").write_text("mine")
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -96,7 +102,7 @@ def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
             patch.setattr(place, name, full)
             with pytest.raises(StorageError, match="No space left"):
                 import_directory(source, run)
-            assert not list((tmp_path / "new").iterdir())
+            assert list((tmp_path / "new").iterdir()) == mine[:1]
     made = import_directory(source, run)
     for taken in (run, source, vocabulary):
         with pytest.raises(StorageError, match="not an empty directory"):
@@ -116,6 +122,45 @@ def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no tokenizer file"):
         import_directory(source, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+    export_directory(made, run, out)
+    assert all((path / "notes.txt").read_text() == "mine" for path in mine)
+
+
+def test_weights_that_are_no_numbers_go_nowhere(vocabulary, tmp_path, capsys, monkeypatch):
+    """One line that names the parameter and the directory, exit 5, and nothing written."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        return end.value.code, capsys.readouterr().err.strip()
+
+    source, work = directories.write(tmp_path / "hf", tokenizer=vocabulary), tmp_path / "run"
+    made = import_directory(source, work)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.guard, "check_state", lambda *_: None)
+        params = load(work).params
+        params["encoder"]["embeddings"]["word"][3, 1] = np.nan
+        digest = tokenizer.load(vocabulary, lower_case=True).digest
+        writes = checkpoint.Checkpoints(work / "checkpoints", keep=2)
+        writes.save(1, {"params": params}, identity={"data set": "", "tokenizer": digest}, rows=0, config=made)
+        writes.close()
+    name = "bert.embeddings.word_embeddings.weight"
+    stored = directories.stored(source)
+    directories.restore(source, stored | {name: np.full_like(stored[name], np.inf)})
+    for arguments, named in (
+        (
+            ["export", f"--workdir={work}", f"--out={tmp_path / 'out'}"],
+            f"{work}/checkpoints/1: encoder/embeddings/word",
+        ),
+        (["fill-mask", f"--workdir={work}", "a [MASK]"], f"{work}/checkpoints/1: encoder/embeddings/word"),
+        (["import", source, f"--workdir={tmp_path / 'new'}"], f"{source}/model.safetensors: {name}"),
+    ):
+        code, line = run(*arguments)
+        assert code == 5 and len(line.splitlines()) == 1 and f"{named} is not finite" in line, line
+    for path in (work, source):  # what `run.init_from`, `teacher.path` and `compare` read
+        with pytest.raises(NumericError, match="is not finite"):
+            bertjax.load(path)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "new").exists()
 
 
 def test_the_commands(vocabulary, tmp_path, capsys):

@@ -7,11 +7,13 @@ import pytest
 from bpe import train_bpe
 
 from bertjax.config.schema import ComputeConfig
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
-from bertjax.errors import CheckpointError, ConfigError, DataError
+from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError
 from bertjax.model import network
 from bertjax.trained.exchange import import_directory
 from bertjax.trained.fill_mask import fill_mask, masked_ids
+from bertjax.trained.inference import Loaded, Outputs
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), ".", "\x1b[31m\u202e"]
@@ -107,8 +109,17 @@ def test_words_around_a_mask_keep_their_spaces_in_byte_level_bpe(tmp_path):
 
 def test_a_full_stop_after_a_mask_has_no_space_before_it_in_sentencepiece(tmp_path):
     texts = ["the thing is the singing of the king.", "the ring of the bells.", "the quick brown fox jumps lazily."] * 9
-    tokenizer.train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=41, lower_case=True)
+    train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=41, lower_case=True)
     loaded = tokenizer.load(tmp_path / "spiece.model", lower_case=True)
     assert row_pieces(loaded, "The [MASK].")[-3:] == ["[MASK]", ".", "[SEP]"]
     assert row_pieces(loaded, "The [MASK] .")[-4:] == ["[MASK]", "\u2581", ".", "[SEP]"]
     assert row_pieces(loaded, "[MASK][MASK]") == ["[CLS]", "[MASK]", "[MASK]", "[SEP]"]
+
+
+def test_probabilities_that_are_no_numbers_are_an_error(bert, monkeypatch):
+    def spoiled(self, tokens, **_):
+        return Outputs(None, None, np.full((len(tokens), 1, self.config.vocab_size), np.nan, np.float32), None)
+
+    monkeypatch.setattr(Loaded, "__call__", spoiled)
+    with pytest.raises(NumericError, match="gives no probabilities for 'a .MASK.'"):
+        fill_mask(bert, ["a [MASK]"], top=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small import random_batch, tiny
 
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model import network
@@ -164,7 +165,7 @@ def test_spellings_meet_across_kinds_of_tokenizers(tmp_path):
     pieces = [*SPECIAL, *letters, *(f"##{c}" for c in letters), "lazily", "##ing"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
     texts = ["the thing is the singing of the king", "the ring of the bells", "the quick brown fox jumps lazily"] * 9
-    tokenizer.train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=42, lower_case=True)
+    train_sentencepiece(texts, tmp_path / "spiece.model", vocab_size=42, lower_case=True)
     old, new = (tokenizer.load(tmp_path / name, lower_case=True) for name in ("vocab.txt", "spiece.model"))
     to_v, from_v = warmstart.same_pieces(old, new, 0)
     pairs = {new.pieces[i]: old.pieces[j] for i, j in zip(to_v, from_v, strict=True)}

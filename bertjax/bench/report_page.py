@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.data.report import percent
+from bertjax.bench.report import percent
 
 
 def text(values: dict) -> str:
@@ -35,14 +35,22 @@ def _table(values: dict) -> Iterator[tuple[str, str, str]]:
     yield "documents", f"{values['documents']:,}", f"{held_out['documents']:,} of them held out"
     yield "sentences", f"{values['sentences']:,}", f"{values['sentences'] / values['documents']:,.1f} a document"
     yield "tokens", f"{values['tokens']:,}", f"{values['tokens'] / values['sentences']:,.1f} a sentence"
-    yield "unknown_rate", percent(values["unknown_rate"]), "of the tokens are no word or part of one"
-    yield "duplicate_documents", f"{values['duplicate_documents']:,}", "have the text of one before them"
+    yield (
+        "unknown_rate",
+        percent(values["unknown_rate"]),
+        "of the tokens stand for words that are not known",
+    )
+    yield "duplicate_documents", f"{values['duplicate_documents']:,}", "repeat the text of an earlier one"
     yield "skipped", f"{sum(values['skipped'].values()):,}", skipped or "nothing"
     yield "label_balance", percent(values["label_balance"]), f"label 1, of {sample['labelled']:,} examples with one"
     yield "one_segment_share", percent(values["one_segment_share"]), "of the examples have no second segment"
     yield "mask_rate", percent(values["mask_rate"]), "of all tokens, special ones too, are to be predicted"
     yield "replaced", replaced[0], f"of these show [MASK], {replaced[1]} a random token, {replaced[2]} themselves"
-    yield "dropped_masks", percent(values["dropped_masks"]), "of the tokens wanted have no slot, or there are none"
+    yield (
+        "dropped_masks",
+        percent(values["dropped_masks"]),
+        "of the budget is not used: no slot or no token is left",
+    )
     yield "packing_density", percent(values["packing_density"]), "of the positions of an epoch's rows hold a token"
     yield "length_histogram", bars, f"examples by their tokens, {edges[0]} to {edges[-1]}"
     yield "epoch", f"{epoch['examples']:,}", f"examples in {epoch['rows']:,} rows with {epoch['tokens']:,} tokens"

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.bench import spelled
 from bertjax.config.schema import Config
-from bertjax.data import dataset, masking, order, spelled
+from bertjax.data import dataset, masking, order
 from bertjax.data.batches import Batch, train_maker
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ def report(config: Config, prepared: Prepared, tokenizer: Tokenizer, *, rows: in
 
 
 def _contents(prepared: Prepared, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the data set holds, whatever is made of it."""
+    """What the data set holds, whatever the recipe makes of it."""
     summary, counts_V = prepared.summary, prepared.token_counts
     digests_D = np.concatenate((prepared.train.digests, prepared.validation.digests))
     sizes_D = np.concatenate([np.diff(split.document_offsets) for split in (prepared.train, prepared.validation)])
@@ -81,7 +82,7 @@ def _contents(prepared: Prepared, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _epoch(config: Config, prepared: Prepared) -> dict[str, Any]:
-    """What the plan of an epoch says, from lengths alone; for a random B that is short it says a little too much."""
+    """What the plan of an epoch says, from lengths alone. Where a random B is short, that is a few tokens too many."""
     data, rows_of_run = config.data, config.run.steps * config.data.batch_size
     # The plan itself, once: `epoch_rows` and `packing_density` would each make it anew.
     planned = order.sources(data, prepared.train, config.run.seed)
@@ -116,36 +117,36 @@ def _sample(config: Config, prepared: Prepared, tokenizer: Tokenizer, rows: int,
     if not data.buckets:  # then a row is the same whatever batch it is in
         data = replace(data, batch_size=max(1, min(data.batch_size, rows)))
     scheme = masking.scheme(data, tokenizer, prepared.token_counts)
-    wishes_l = np.array([0] + [masking.budget(scheme, length) for length in range(1, data.seq_len + 1)])
+    budget_l = np.array([0] + [masking.budget(scheme, length) for length in range(1, data.seq_len + 1)])
     make = train_maker(data, prepared, tokenizer, seed=config.run.seed)
     n, most = Counter[str](), 0
     examples: list[dict] = []
     for number in range(max(1, rows // data.batch_size)):
         batch = make(number)
-        wished_B, found = _count(batch, wishes_l, scheme.mask_id)
+        wanted_B, found = _count(batch, budget_l, scheme.mask_id)
         n.update(found)
-        most = max(most, int(wished_B.max()))
+        most = max(most, int(wanted_B.max()))
         told = spelled.examples(batch, number * data.batch_size, data, tokenizer)
         examples += islice(told, shown - len(examples))
     return {
         "label_balance": _share(n["label_1"], n["labelled"]),
         "one_segment_share": _share(n["examples"] - n["labelled"], n["examples"]) if data.pairs else None,
         "mask_rate": _share(n["predicted"], n["tokens"]),
-        "dropped_masks": _share(n["wished"] - n["predicted"], n["wished"]),
+        "dropped_masks": _share(n["wanted"] - n["predicted"], n["wanted"]),
         "replaced": {kind: _share(n[kind], n["predicted"]) for kind in ("mask", "random", "itself")},
         "sample": {key: n[key] for key in ("rows", "examples", "labelled", "tokens", "predicted")}
-        | {"density": _share(n["tokens"], n["slots"]), "most_wished": most},
+        | {"density": _share(n["tokens"], n["slots"]), "most_wanted": most},
         "shown": examples,
     }
 
 
-def _count(batch: Batch, wishes_l: np.ndarray, mask_id: int) -> tuple[np.ndarray, dict[str, int]]:
-    """The tokens to be predicted that each row wishes for, [B], and the sums of all else over a batch."""
+def _count(batch: Batch, budget_l: np.ndarray, mask_id: int) -> tuple[np.ndarray, dict[str, int]]:
+    """How many tokens each row would have predicted with slots for all, [B], and the sums of all else over a batch."""
     segments_BL, real_BP = batch["segments"], batch["mlm_weights"] > 0
     B, K = batch["pair_positions"].shape
     keys_BL = segments_BL + (K + 1) * np.arange(B)[:, None]
     lengths_BK = np.bincount(keys_BL.ravel(), minlength=B * (K + 1)).reshape(B, K + 1)[:, 1:]
-    wished_B = wishes_l[lengths_BK].sum(axis=1)
+    wanted_B = budget_l[lengths_BK].sum(axis=1)
     labelled_BK = batch["pair_weights"] > 0
     shown_k = np.take_along_axis(batch["tokens"], batch["mlm_positions"], axis=1)[real_BP]
     masked_k, same_k = shown_k == mask_id, shown_k == batch["mlm_labels"][real_BP]
@@ -156,13 +157,13 @@ def _count(batch: Batch, wishes_l: np.ndarray, mask_id: int) -> tuple[np.ndarray
         "examples": np.count_nonzero(lengths_BK),
         "labelled": np.count_nonzero(labelled_BK),
         "label_1": np.count_nonzero(batch["pair_labels"][labelled_BK]),
-        "wished": wished_B.sum(),
+        "wanted": wanted_B.sum(),
         "predicted": len(shown_k),
         "mask": np.count_nonzero(masked_k),
         "itself": np.count_nonzero(same_k),
         "random": np.count_nonzero(~masked_k & ~same_k),
     }
-    return wished_B, {key: int(count) for key, count in counts.items()}
+    return wanted_B, {key: int(count) for key, count in counts.items()}
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -170,7 +171,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _text_warnings(values: dict[str, Any]) -> Iterator[str]:
-    """What looks wrong in the data set, whatever is made of it: the value, then the fix."""
+    """What looks wrong in the data set, whatever the recipe makes of it: the value, then the fix."""
     duplicates, held_out = values["duplicate_documents"], values["validation"]
     if (unknown := values["unknown_rate"]) > 0.01:
         fix = "train a tokenizer on it with `bertjax tokenizer`, or check data.tokenizer and data.lower_case"
@@ -202,7 +203,7 @@ def _row_warnings(config: Config, values: dict[str, Any]) -> Iterator[str]:
         yield f"one_segment_share = {percent(alone)}: these train no pair loss; {fix}"
     if (dropped := values["dropped_masks"] or 0.0) > 0.05:
         few = "too few tokens can be masked; see unknown_rate and length_histogram"
-        most = sample["most_wished"]
+        most = sample["most_wanted"]
         fix = f"set data.max_predictions = {most}" if most > data.max_predictions else few
         yield f"dropped_masks = {percent(dropped)} of the tokens wanted: {fix}"
     if (density := values["packing_density"]) < 0.7 and data.packing == 1 and data.seq_len >= 256:
