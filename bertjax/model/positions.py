@@ -20,7 +20,7 @@ class Rotation(NamedTuple):
 
 
 def rotation(positions_BL: jax.Array, head_dim: int, base: float) -> Rotation:
-    """The rotation of each place, once for all layers; in float32, since half precision cannot tell far places apart."""
+    """The rotation of each place, once for all layers; in float32, as half precision cannot tell far places apart."""
     frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions_BL[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
     return Rotation(jnp.cos(angles), jnp.sin(angles))
