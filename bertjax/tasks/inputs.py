@@ -11,7 +11,9 @@ from bertjax.console import say
 from bertjax.corpus import prepare
 from bertjax.corpus import units as corpus
 from bertjax.corpus.train_tokenizer import train_sentencepiece
-from bertjax.data import dataset, tokenizer
+from bertjax.data import dataset
+from bertjax.data.tokenizer import Tokenizer, check_vocabulary
+from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import ConfigError, DataError
 from bertjax.progress import Progress
 from bertjax.train import workdir
@@ -41,7 +43,7 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
     Raises ConfigError if one that was made with other settings is in its place.
     """
     path, target = workdir.tokenizer_path(directory, config.data), workdir.prepared_path(directory, config.data)
-    digest = tokenizer.load(path, lower_case=config.data.lower_case).digest
+    digest = load_tokenizer(path, lower_case=config.data.lower_case).digest
     if target.is_dir() and any(target.iterdir()):
         prepared = dataset.load(target)
         if not dataset.matches(prepared, config.data, digest):
@@ -68,15 +70,15 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
     return summary
 
 
-def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dataset.Prepared]:
+def open_data(config: Config, directory: Path) -> tuple[Tokenizer, dataset.Prepared]:
     """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
-    tokens = tokenizer.load(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
-    tokenizer.check_vocabulary(tokens, config.model.vocab_size)
+    tokenizer = load_tokenizer(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
+    check_vocabulary(tokenizer, config.model.vocab_size)
     prepared = dataset.load(workdir.prepared_path(directory, config.data))
-    dataset.check_tokenizer(prepared, tokens)
+    dataset.check_tokenizer(prepared, tokenizer)
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
     told = ("lower_case",) if config.data.prepared else dataset.SETTINGS
-    asked = dataset.settings(config.data, tokens.digest)
+    asked = dataset.settings(config.data, tokenizer.digest)
     errors = [
         f"data.{name} = {asked[name]!r}: {prepared.directory} was prepared with {prepared.settings[name]!r}; say that,"
         " or prepare another data set"
@@ -85,11 +87,11 @@ def open_data(config: Config, directory: Path) -> tuple[tokenizer.Tokenizer, dat
     ]
     if errors:
         raise DataError("\n".join(errors))
-    return tokens, prepared
+    return tokenizer, prepared
 
 
 @contextlib.contextmanager
-def opened(config: Config, directory: Path | None) -> Iterator[tuple[tokenizer.Tokenizer, dataset.Prepared]]:
+def opened(config: Config, directory: Path | None) -> Iterator[tuple[Tokenizer, dataset.Prepared]]:
     """`open_data` in a work directory, or, without one, of what is made for the moment from `data.source`."""
     with contextlib.ExitStack() as stack:
         if directory is None:
