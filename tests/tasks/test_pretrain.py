@@ -350,7 +350,7 @@ def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
         "import resource, signal, sys; from pathlib import Path\n"
         "from bertjax.cli import main as cli; from bertjax.tasks.pretrain import pretrain\n"
         "from bertjax.train import workdir\n"
-        "from bertjax.config.schema import from_dict, override\n"
+        "from bertjax.config.recipe import override\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "config = override(workdir.load_config(Path(sys.argv[1])), run={'steps': 6})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
