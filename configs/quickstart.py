@@ -1,8 +1,8 @@
 """The five-minute run: a small ALBERT with MLM and SOP on the English that ships with Python.
 
 Its positions are rotary: with a learned table the same run learns nothing from context, because the table must find out
-what "the word before" is once for each place, and rotary positions bring it along. ALBERT's own are learned, so this model
-cannot be exported to Hugging Face's ALBERT.
+what "the word before" is once for each place, and rotary positions bring it along. ALBERT's own are learned, so this
+model cannot be exported to Hugging Face's ALBERT.
 
 Expect     context_gain about 1.4 nats: the words around a masked word are used. pair_accuracy near chance.
 Hardware   2 CPU cores.
