@@ -1,7 +1,10 @@
 """The five-minute run: a small ALBERT with MLM and SOP on the English that ships with Python.
 
-Expect     mlm_loss 0.4 to 0.5 nats below unigram_loss. Copying the words that are left as they are explains that much,
-           so it does not show use of context. pair_accuracy near chance.
+Its positions are rotary: with a learned table the same run learns nothing from context, because the table must find out
+what "the word before" is once for each place, and rotary positions bring it along. ALBERT's own are learned, so this
+model cannot be exported to Hugging Face's ALBERT.
+
+Expect     context_gain about 1.4 nats: the words around a masked word are used. pair_accuracy near chance.
 Hardware   2 CPU cores.
 Command    launch/quickstart.sh
 """
@@ -20,11 +23,12 @@ def get_config():
         num_heads=2,
         ffn_size=512,
         max_positions=64,
+        positions="rotary",
         share="all",
         dropout=0.0,
         attention_dropout=0.0,
     )
     config.data.update(holdout=0.05, batch_size=32, seq_len=64, max_predictions=10, examples="sop")
-    config.optim.update(lr=5e-3, warmup_steps=200, weight_decay=0.01, bias_correction=True, b2=0.98)
+    config.optim.update(lr=3e-3, warmup_steps=200, weight_decay=0.01, bias_correction=True, b2=0.98)
     config.run.update(steps=1_500, log_every=25, eval_every=250, eval_rows=1_024, save_every=250)
     return config

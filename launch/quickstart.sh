@@ -18,4 +18,5 @@ bertjax pretrain "${recipe[@]}"
 bertjax fill-mask "The function returns a [MASK] of the given string." "If the file does [MASK] exist, an error is raised." \
     "Return the [MASK] of elements in the list."
 echo "learning curves: $workdir/curves.png" >&2
+echo "context_gain: by how many nats a held-out word is better predicted than without a look at the words around it" >&2
 bertjax evaluate

@@ -15,6 +15,7 @@ KINDS = {
     "albert_2_groups": {"share": "all", "num_groups": 2, "embedding_size": 16, "activation": "relu"},
     "attention_shared": {"share": "attention", "num_groups": 2},
     "ffn_shared": {"share": "ffn"},
+    "rotary": {"positions": "rotary", "share": "all", "embedding_size": 16, "rotary_base": 100.0},
     "distilbert": {
         "token_types": 0,
         "heads": ("mlm_head",),

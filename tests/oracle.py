@@ -29,6 +29,14 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
+def turned(x, positions, base):
+    """Number i of a head and number i + D/2 as one complex number, turned by position / base^(2i/D)."""
+    half = x.shape[-1] // 2
+    angles = positions[:, None] / base ** (2 * np.arange(half) / (2 * half))
+    z = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+    return np.concatenate([z.real, z.imag], axis=-1)
+
+
 def layer_params(groups, model, layer):
     """The parameters of one layer: shared ones by its group, its own ones by its place in the group."""
     repeats = model.num_layers // model.copies
@@ -43,7 +51,9 @@ def layer_params(groups, model, layer):
 def encode(params, model, tokens, positions, token_types, length):
     """Hidden states of the first `length` tokens of one row: what stands behind them is not even looked at."""
     e = params["embeddings"]
-    x = e["word"][tokens[:length]] + e["position"][positions[:length]]
+    x = e["word"][tokens[:length]]
+    if model.positions == "learned":
+        x = x + e["position"][positions[:length]]
     if model.token_types:
         x = x + e["token_type"][token_types[:length]]
     x = layer_norm(x, e["norm"])
@@ -55,6 +65,8 @@ def encode(params, model, tokens, positions, token_types, length):
         out = np.zeros_like(x)
         for head in range(model.num_heads):
             q, k, v = (x @ a[n]["kernel"][:, head] + a[n]["bias"][head] for n in ("query", "key", "value"))
+            if model.positions == "rotary":
+                q, k = (turned(y, positions[:length], model.rotary_base) for y in (q, k))
             context = softmax(q @ k.T / math.sqrt(q.shape[-1])) @ v
             out += context @ a["out"]["kernel"][head]
         x = layer_norm(x + out + a["out"]["bias"], a["norm"])

@@ -133,6 +133,7 @@ def _sample(config: Config, prepared: Prepared, tokenizer: Tokenizer, rows: int,
         "one_segment_share": _share(n["examples"] - n["labelled"], n["examples"]) if data.pairs else None,
         "mask_rate": _share(n["predicted"], n["tokens"]),
         "dropped_masks": _share(n["wanted"] - n["predicted"], n["wanted"]),
+        "mask_shares": list(data.mask_shares),
         "replaced": {kind: _share(n[kind], n["predicted"]) for kind in ("mask", "random", "itself")},
         "sample": {key: n[key] for key in ("rows", "examples", "labelled", "tokens", "predicted")}
         | {"density": _share(n["tokens"], n["slots"]), "most_wanted": most},

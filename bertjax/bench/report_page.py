@@ -121,7 +121,7 @@ def _plots(values: dict) -> Iterator[tuple[str, str]]:
     measured = [*(values["replaced"][kind] for kind in ("mask", "random", "itself")), values["label_balance"]]
     bars = shares.barh(kinds, [share or 0.0 for share in measured], color=_BLUE, height=0.6)
     shares.bar_label(bars, [percent(share) for share in measured], padding=8, fontsize=8)
-    shares.plot((0.8, 0.1, 0.1, 0.5), kinds, "|", color="black", markersize=22, label="expected")
+    shares.plot((*values["mask_shares"], 0.5), kinds, "|", color="black", markersize=22, label="expected")
     shares.set(xlabel="share", xlim=(0, 1))
     shares.invert_yaxis()
     for title, figure, axis in zip(titles, figures, axes, strict=True):

@@ -50,6 +50,11 @@ def _relation_errors(config: Any) -> list[str]:
             f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
         ),
         (
+            m.positions != "rotary" or m.hidden_size // m.num_heads % 2 == 0,
+            f"model.positions = rotary: turns pairs of numbers, and heads of {m.hidden_size // m.num_heads} are odd;"
+            " change model.num_heads or model.hidden_size",
+        ),
+        (
             m.num_layers % m.copies == 0,
             f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}",
         ),
@@ -124,6 +129,10 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
         (
             d.masking != "token" or not d.mask_together,
             "data.mask_together = True: needs data.masking = whole_word or ngram",
+        ),
+        (
+            len(d.mask_shares) == 3 and abs(sum(d.mask_shares) - 1.0) < 1e-6,
+            f"data.mask_shares = {d.mask_shares}: must be three shares that add up to 1, as 0.8,0.1,0.1",
         ),
         (
             d.mask_count <= d.max_predictions,

@@ -42,7 +42,13 @@ class ModelConfig:
     embedding_size: int = value(
         768, "width of the tables; below hidden_size they are factorised (ALBERT: 128)", least=1
     )
-    max_positions: int = value(512, "rows of the position table", least=5)
+    max_positions: int = value(512, "most positions of an example; rows of the table of learned ones", least=5)
+    positions: str = value(
+        "learned",
+        "how places are told: learned (a table, added to the words), rotary (queries and keys turned by their place)",
+        choices=("learned", "rotary"),
+    )
+    rotary_base: float = value(10_000.0, "rotary: the longest wave is about 6 times this many positions", least=1)
     token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
@@ -181,9 +187,10 @@ class DataConfig:
     mask_smoothing: float = value(
         0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
     )
-    mask_together: bool = value(
-        False, "True: 80 % [MASK], 10 % random, 10 % kept is drawn for each word or n-gram as a whole"
+    mask_shares: tuple[float, ...] = value(
+        (0.8, 0.1, 0.1), "of the chosen tokens: shown as [MASK], as a random piece, as they are", least=0
     )
+    mask_together: bool = value(False, "True: mask_shares is drawn for each word or n-gram as a whole")
     max_predictions: int = value(20, "prediction slots of a row; more masks than slots are not made", least=1)
     loader_threads: int = value(
         4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True

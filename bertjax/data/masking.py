@@ -41,6 +41,7 @@ class Scheme:
     masking: str  # token, whole_word, ngram
     mask_rate: float
     mask_count: int
+    shares: tuple[float, ...]  # shown as [MASK], as a random piece, as it is
     together: bool
     mask_id: int
     special_V: np.ndarray  # bool [V]
@@ -64,6 +65,7 @@ def scheme(data: DataConfig, tokenizer: Tokenizer, token_counts_V: np.ndarray) -
         masking=data.masking,
         mask_rate=data.mask_rate,
         mask_count=data.mask_count,
+        shares=data.mask_shares,
         together=data.mask_together,
         mask_id=ids.mask,
         special_V=special_V,
@@ -96,7 +98,7 @@ def budgets(scheme: Scheme, lengths: list[int], slots: int) -> list[int]:
 
 
 def mask(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: int) -> Masked:
-    """Choose at most `count` tokens, never a special one; each becomes [MASK] (80 %), a random token or stays (10 %).
+    """Choose at most `count` tokens, never a special one; each becomes [MASK], a random token or stays, by the shares.
 
     `tokens_n` int32 [n], not changed. A word is a piece that starts one and the following pieces that do not; special
     tokens end words and n-grams. k is below `count` only if nothing that is left fits.
@@ -120,8 +122,9 @@ def mask(tokens_n: np.ndarray, rng: np.random.Generator, scheme: Scheme, count: 
     # Faster than rng.integers; a product of less than 2^53 is never rounded up to O.
     random_k = (rng.random(len(positions_k)) * len(scheme.ordinary_O)).astype(np.int64)
     shown_k = scheme.ordinary_O[random_k]
-    shown_k[share_k < 0.8] = scheme.mask_id
-    np.copyto(shown_k, labels_k, where=share_k >= 0.9)
+    as_mask, as_random, _ = scheme.shares
+    shown_k[share_k < as_mask] = scheme.mask_id
+    np.copyto(shown_k, labels_k, where=share_k >= as_mask + as_random)
     masked_n = tokens_n.copy()
     masked_n[positions_k] = shown_k
     return Masked(masked_n, positions_k, labels_k)

@@ -124,6 +124,11 @@ def first_position(family: str, pad: int) -> int:
 
 def choose(config: ModelConfig) -> str:
     """The family that holds a model of this structure. Raises ConfigError naming the field that none can hold."""
+    if config.positions != "learned":
+        raise ConfigError(
+            f"model.positions = {config.positions}: BERT, ALBERT, DistilBERT and RoBERTa have learned positions; this"
+            " model cannot be exported"
+        )
     if config.token_types == 0:
         rules: dict[str, tuple[Any, Any]] = {
             "heads": (config.heads, ("mlm_head",)),

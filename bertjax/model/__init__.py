@@ -2,6 +2,7 @@
 
 ops         dropout, activations and the tied decoder, with the backward passes that are written by hand
 layers      what layers are made of: initialisers, linear maps, LayerNorm
+positions   rotary positions
 attention   `attend`: attention within equal segments, and which kernel computes it
 encoder     embeddings and layers, shared or not, in nested scans
 heads       one table of what may stand on the encoder

@@ -5,7 +5,7 @@ V vocabulary, M positions of the table, T token types, S the three projections (
 R layers of a group.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.model.attention import attend
 from bertjax.model.layers import Affine, LayerNorm, linear, weights
 from bertjax.model.ops import ACTIVATIONS, dropout
+from bertjax.model.positions import Rotation, rotate, rotation
 from bertjax.parallel.sharding import constrain
 
 REMAT_POLICIES: dict[str, Any] = {
@@ -24,7 +25,9 @@ REMAT_POLICIES: dict[str, Any] = {
 
 
 class Embeddings(nn.Module):
-    """Sum of the word, position and (if any) token type tables -> LayerNorm -> dropout -> E to H if they differ."""
+    """The word table and, where there are such, those of positions and token types: sum -> LayerNorm -> dropout -> E to
+    H if they differ.
+    """
 
     config: ModelConfig
     compute: ComputeConfig
@@ -36,8 +39,10 @@ class Embeddings(nn.Module):
         """Returns hidden states [B, L, H] and the word table [V, E], which the MLM head ties to."""
         c, k = self.config, self.compute
         word_VE = self.param("word", weights(c, "vocab", "hidden"), (c.vocab_size, c.embedding_size))
-        position_ME = self.param("position", weights(c, "table", "hidden"), (c.max_positions, c.embedding_size))
-        x_BLE = word_VE[tokens_BL] + position_ME[positions_BL]
+        x_BLE = word_VE[tokens_BL]
+        if c.positions == "learned":
+            position_ME = self.param("position", weights(c, "table", "hidden"), (c.max_positions, c.embedding_size))
+            x_BLE += position_ME[positions_BL]
         if c.token_types:
             type_TE = self.param("token_type", weights(c, "table", "hidden"), (c.token_types, c.embedding_size))
             # A product instead of a look-up: its gradient is a matrix product, not a scatter into two rows.
@@ -49,6 +54,13 @@ class Embeddings(nn.Module):
         return x_BLE, word_VE
 
 
+class Places(NamedTuple):
+    """Of each position of a row: which example it is in, [B, L], and how it is turned (rotary positions)."""
+
+    segments: jax.Array
+    rotation: Rotation | None
+
+
 class Attention(nn.Module):
     """Self-attention sub-block, post-LN: LayerNorm(x + dropout(attention(x)))."""
 
@@ -56,7 +68,7 @@ class Attention(nn.Module):
     compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, x_BLH: jax.Array, segments_BL: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BLH: jax.Array, places: Places, key: jax.Array | None) -> jax.Array:
         c, k = self.config, self.compute
         N, D = c.num_heads, c.hidden_size // c.num_heads
         prob_key, out_key = (None, None) if key is None else jax.random.split(key)
@@ -68,11 +80,13 @@ class Attention(nn.Module):
         bias_SND = jnp.stack([bias for _, bias in projections])
         qkv_BLSND = linear("BLH,HSND->BLSND", x_BLH, (kernel_HSND, bias_SND))
         q_BLND, k_BLND, v_BLND = (qkv_BLSND[:, :, i] for i in range(3))
+        if places.rotation is not None:
+            q_BLND, k_BLND = rotate(q_BLND, places.rotation), rotate(k_BLND, places.rotation)
         context_BLND = attend(
             q_BLND,
             k_BLND,
             v_BLND,
-            segments_BL,
+            places.segments,
             dropout_rate=c.attention_dropout,
             key=prob_key,
             backend=k.attention,
@@ -91,8 +105,8 @@ class FeedForward(nn.Module):
     compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, x_BLH: jax.Array, segments_BL: jax.Array, key: jax.Array | None) -> jax.Array:
-        del segments_BL  # every position by itself
+    def __call__(self, x_BLH: jax.Array, places: Places, key: jax.Array | None) -> jax.Array:
+        del places  # every position by itself
         c, k = self.config, self.compute
         up = Affine(c, k, (c.hidden_size, c.ffn_size), ("hidden", "ffn"), name="up")
         down = Affine(c, k, (c.ffn_size, c.hidden_size), ("ffn", "hidden"), name="down")
@@ -122,15 +136,15 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLH: jax.Array, keys_2: jax.Array | None, shared: dict[str, Any], segments_BL: jax.Array
+        self, x_BLH: jax.Array, keys_2: jax.Array | None, shared: dict[str, Any], places: Places
     ) -> tuple[jax.Array, jax.Array | None]:
         for i, (name, part) in enumerate(PARTS.items()):
             key = None if keys_2 is None else keys_2[i]
             if name in shared:
                 block: Any = part(self.config, self.compute, parent=None)
-                x_BLH = block.apply({"params": shared[name]}, x_BLH, segments_BL, key)
+                x_BLH = block.apply({"params": shared[name]}, x_BLH, places, key)
             else:
-                x_BLH = part(self.config, self.compute, name=name)(x_BLH, segments_BL, key)
+                x_BLH = part(self.config, self.compute, name=name)(x_BLH, places, key)
             x_BLH = constrain(x_BLH, "rows", "length", "hidden_activation")
         return x_BLH, x_BLH if self.every_layer else None
 
@@ -144,19 +158,19 @@ class Group(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLH: jax.Array, keys_R2: jax.Array | None, segments_BL: jax.Array
+        self, x_BLH: jax.Array, keys_R2: jax.Array | None, places: Places
     ) -> tuple[jax.Array, jax.Array | None]:
         c, k = self.config, self.compute
 
         def declare(name: str) -> Any:
             # Declared here and applied as a function inside the scan: a module created here cannot be called there.
             block = PARTS[name](c, k, parent=None)
-            return self.param(name, lambda key: block.init(key, x_BLH, segments_BL, None)["params"])
+            return self.param(name, lambda key: block.init(key, x_BLH, places, None)["params"])
 
         shared = {name: declare(name) for name in SHARED[c.share]}
         repeats = c.num_layers // c.copies
         layers = _scan(_remat(Layer, k), k, repeats, in_axes=(0, nn.broadcast, nn.broadcast))
-        return layers(c, k, self.every_layer, name="layers")(x_BLH, keys_R2, shared, segments_BL)
+        return layers(c, k, self.every_layer, name="layers")(x_BLH, keys_R2, shared, places)
 
 
 class Encoder(nn.Module):
@@ -189,8 +203,12 @@ class Encoder(nn.Module):
         repeats = c.num_layers // c.copies
         # One key for each part of each layer, as data of the scan: scan, unrolled and remat draw the same dropout.
         keys_GR2 = None if layers_key is None else jax.random.split(layers_key, (c.copies, repeats, len(PARTS)))
+        turned = c.positions == "rotary"
+        places = Places(
+            segments_BL, rotation(positions_BL, c.hidden_size // c.num_heads, c.rotary_base) if turned else None
+        )
         groups = _scan(Group, k, c.copies, in_axes=(0, nn.broadcast))
-        x_BLH, layers = groups(c, k, self.every_layer, name="groups")(x_BLH, keys_GR2, segments_BL)
+        x_BLH, layers = groups(c, k, self.every_layer, name="groups")(x_BLH, keys_GR2, places)
         return x_BLH, word_VE, None if layers is None else layers.reshape(c.num_layers, *x_BLH.shape)
 
 

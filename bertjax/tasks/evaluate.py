@@ -1,6 +1,6 @@
-"""Losses and accuracies on held-out text, beside those of a model that knows only how often each token occurs.
+"""Losses and accuracies on held-out text, beside levels that a model reaches without a look at the context.
 
-Shape letters: V vocabulary.
+Shape letters: B rows, P prediction slots, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config.schema import Config, DataConfig
+from bertjax.data import context_free, masking
 from bertjax.data.dataset import Prepared
 from bertjax.data.loader import eval_batches
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import network
 from bertjax.parallel import sharding
 from bertjax.tasks.inputs import open_data
-from bertjax.tasks.terms import held_out_terms
+from bertjax.tasks.terms import TERMS, held_out_terms, shows
 from bertjax.train import checkpoint, guard, metrics
 from bertjax.train.objective import Terms
 from bertjax.train.step import Forward, make_eval_step
@@ -30,7 +31,7 @@ Evaluate = Callable[[Any], dict[str, float]]
 
 
 def evaluate(config: Config, directory: Path) -> dict[str, Any]:
-    """Held-out metrics of the newest checkpoint: `steps`, losses, accuracies, `unigram_loss`, `tokens_per_second`."""
+    """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     tokenizer, prepared = open_data(config, directory)
@@ -70,27 +71,38 @@ def evaluator(
     seed: int,
     rows: int,
 ) -> Evaluate:
-    """Loss and accuracy of each term on the first `rows` held-out rows, and `unigram_loss` where "mlm" is a term.
+    """Loss and accuracy of each term on the first `rows` held-out rows. Where "mlm" is a term, also, on the same slots:
 
-    `unigram_loss` is the loss of a model that knows only how often each token occurs in the training documents, on the
-    same masked labels.
+    masked_loss, masked_accuracy   of the slots that show [MASK], which never show their own label
+    unigram_loss                   of a model that knows only how often each token occurs in the training documents
+    context_free_loss              of the best model that sees its own slot and no other (`bertjax.data.context_free`)
+    context_gain                   context_free_loss - mlm_loss: what was learnt from context, and nothing else
     """
-    eval_step = make_eval_step(forward, terms, mesh)
+    measured = dict(terms)
+    if "mlm" in terms and data.mask_shares[0] > 0.0:
+        measured["masked"] = (0.0, shows(TERMS["mlm"], tokenizer.special.mask))
+    eval_step = make_eval_step(forward, measured, mesh)
     log_probs_V = unigram_log_probs(prepared.token_counts)
+    scheme = masking.scheme(data, tokenizer, prepared.token_counts)
+    label_probs_V = context_free.label_probs(scheme, prepared.token_counts)
 
     def evaluate(params: Any) -> dict[str, float]:
-        sums = {name: {"weight": 0.0} for name in terms}
-        unigram = 0.0
+        sums = {name: {"weight": 0.0} for name in measured}
+        unigram = alone = 0.0
         for batch in eval_batches(data, prepared, tokenizer, seed=seed, rows=rows):
             for name, kinds in jax.device_get(eval_step(params, sharding.put_batch(batch, mesh))).items():
                 sums[name] = {kind: sums[name].get(kind, 0.0) + float(value) for kind, value in kinds.items()}
             unigram -= float(np.sum(batch["mlm_weights"] * log_probs_V[batch["mlm_labels"]]))
+            used_BP = batch["mlm_weights"] > 0
+            shown_k = np.take_along_axis(batch["tokens"], batch["mlm_positions"], axis=1)[used_BP]
+            alone += float(context_free.losses(scheme, label_probs_V, shown_k, batch["mlm_labels"][used_BP]).sum())
         result: dict[str, float] = {}
         for name, kinds in sums.items():
             weight = max(kinds.pop("weight"), 1.0)
             result |= {f"{name}_{kind}": value / weight for kind, value in kinds.items()}
             if name == "mlm":
-                result["unigram_loss"] = unigram / weight
+                result |= {"unigram_loss": unigram / weight, "context_free_loss": alone / weight}
+                result["context_gain"] = result["context_free_loss"] - result["mlm_loss"]
         return result
 
     return evaluate

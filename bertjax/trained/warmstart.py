@@ -26,7 +26,16 @@ from bertjax.model.encoder import PARTS, SHARED
 from bertjax.model.heads import HEADS
 from bertjax.trained.load import Trained
 
-_SAME = ("hidden_size", "embedding_size", "num_heads", "ffn_size", "activation", "layer_norm_eps")
+_SAME = (
+    "hidden_size",
+    "embedding_size",
+    "num_heads",
+    "ffn_size",
+    "activation",
+    "layer_norm_eps",
+    "positions",
+    "rotary_base",
+)
 _WORD, _POSITION, _TYPE = (f"encoder/embeddings/{name}" for name in ("word", "position", "token_type"))
 _LAYERS = "encoder/groups/"
 

@@ -81,3 +81,8 @@ def test_what_no_family_holds_is_named(changes):
     (field,) = changes
     with pytest.raises(ConfigError, match=rf"^model\.{field} = .*cannot be exported$"):
         names.choose(dataclasses.replace(model_of("distilbert"), **changes))
+
+
+def test_rotary_positions_have_no_family():
+    with pytest.raises(ConfigError, match="model.positions = rotary: .*cannot be exported"):
+        names.choose(dataclasses.replace(model_of("bert"), positions="rotary"))
