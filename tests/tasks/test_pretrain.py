@@ -358,7 +358,9 @@ def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
         "cli.main([])\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    # A cache of its own: what it compiles is cut short there, too.
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     # TensorStore's own threads may complain around it; the line that tells the user what to do is ours.
     assert run.returncode == 7
     assert re.search(r"bertjax: .*/checkpoints/4: the checkpoint could not be written.*free the disk", run.stderr)
@@ -398,7 +400,7 @@ def test_a_directory_that_cannot_be_made_ends_the_run(inputs, tmp_path, fails):
 
 
 @pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", "closed"])
-def test_a_run_outlives_its_standard_error(inputs, trained, tmp_path, kind):
+def test_a_run_outlives_its_standard_error(inputs, tmp_path, kind):
     """`2>&1 | head -3`, a full disk under the log, `2>&-`: it goes on to its end, and metrics.jsonl has everything."""
     config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 5})
     command, environment = command_of(config, tmp_path / "run")
