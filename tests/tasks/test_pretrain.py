@@ -140,8 +140,11 @@ def test_a_damaged_checkpoint_is_set_aside(trained, tmp_path, capsys):
     assert log(tmp_path)[:2] == log(undisturbed)[:2]
 
 
-def command_of(config, directory):
-    """`bertjax pretrain` of a config, for a process, and the environment in which it compiles quickly."""
+def command_of(config, directory, *, cache=""):
+    """`bertjax pretrain` of a config, for a process, and the environment in which it compiles quickly.
+
+    What it compiles is kept for others, or in `cache`, as it must be for a process that may be killed while it writes.
+    """
     recipe = directory.with_suffix(".py")
     recipe.write_text(
         "import json\nfrom bertjax.config.recipe import default, from_dict\nfrom dataclasses import asdict\n\n\n"
@@ -152,7 +155,7 @@ def command_of(config, directory):
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(directory.parent / "cache"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache or os.environ["JAX_COMPILATION_CACHE_DIR"]),
     }
     # Buffered, as users have it.
     return command, environment | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONUNBUFFERED": ""}
@@ -171,7 +174,7 @@ def wait_for_step(process, directory, step):
 def kill_and_go_on(config, directory, *, kills, seed):
     """Run the command in a process, kill -9 it at random steps, then let it end; returns where it was killed."""
     rng = random.Random(seed)
-    command, environment = command_of(config, directory)
+    command, environment = command_of(config, directory, cache=directory.parent / "cache")
     killed = []
     for target in sorted(rng.randrange(1, config.run.steps) for _ in range(kills)):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
