@@ -144,7 +144,9 @@ class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
     source: tuple[str, ...] = value(("builtin",), "builtin, paths, glob patterns, tfds:NAME[SPLIT]", may_change=True)
-    mix: tuple[float, ...] = value((), "shares of the rows for the entries of source; () = as much as each holds")
+    mix: tuple[float, ...] = value(
+        (), "shares of the rows for the entries of source; () = as much as each holds", least=0
+    )
     format: str = value(
         "auto",
         "file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet; auto = by name",

@@ -16,7 +16,7 @@ def test_fields(section, field):
     assert limit.meaning
     assert field.default is not None
     # What is a number has a least value, and a name that is one of a few says which.
-    numbers = field.type in (int, float) or field.type == tuple[int, ...]
+    numbers = field.type in (int, float) or field.type in (tuple[int, ...], tuple[float, ...])
     assert (limit.least is not None) == numbers
     assert limit.below is None or limit.least is not None
 

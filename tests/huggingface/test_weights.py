@@ -19,7 +19,7 @@ from bertjax.errors import CheckpointError
 from bertjax.huggingface import names
 from bertjax.huggingface.directory import read
 from bertjax.model import network
-from bertjax.model.encoder import Group
+from bertjax.model.encoder import Group, Places
 from bertjax.tasks.terms import terms as pretraining_terms
 from bertjax.train import objective
 
@@ -210,7 +210,7 @@ def test_real_weights_give_their_published_logits(tmp_path):
     group = jax.jit(Group(contents.config, PLAIN, every_layer=False).apply)
     for layer in range(2):
         one = jax.tree.map(lambda x, layer=layer: x[layer], params)
-        x_BLH, _ = group({"params": one}, x_BLH, None, segments_BL)
+        x_BLH, _ = group({"params": one}, x_BLH, None, Places(segments_BL, None))
         np.testing.assert_allclose(x_BLH[0], values[f"hidden_layer{layer + 1}_4"], atol=1e-5, rtol=0)
     pooler = contents.params["pooler"]
     pooled = np.tanh(x_BLH[0, 0] @ pooler["kernel"] + pooler["bias"])

@@ -80,7 +80,7 @@ def test_gradient_reaches_every_parameter():
 
 def test_only_the_heads_that_are_asked_for_are_built():
     """A classifier builds no MLM head: neither its parameters nor, without the table of words, its logits."""
-    config = tiny(model={"heads": ("pooler", "mlm_head")})
+    config = tiny(model={"heads": ("pooler", "mlm_head")}, objective={"pair": 0.0})
     batch = random_batch(config)
     network = Network(config.model, config.compute, ("pooler",))
     params = jax.eval_shape(network.init, jax.random.key(0), batch)["params"]

@@ -1,5 +1,6 @@
 """`bertjax.train.session`: begun, gone on with, done, and refused where the run is another."""
 
+import numpy as np
 import pytest
 import toy
 
@@ -49,7 +50,7 @@ def test_what_is_there_already(half, tmp_path):
     with pytest.raises(ConfigError, match="optim.lr = 0.5"):
         session.going_on(override(toy.CONFIG, optim={"lr": 0.5}), half)
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
-    writes.save(0, {"params": {"slope": 1.0}}, identity={"tokenizer": "t"}, rows=0, config=toy.CONFIG)
+    writes.save(0, {"params": {"slope": np.float32(1.0)}}, identity={"tokenizer": "t"}, rows=0, config=toy.CONFIG)
     writes.close()
     with pytest.raises(ConfigError, match="holds an imported model, not a run"):
         session.going_on(toy.CONFIG, tmp_path)
