@@ -74,3 +74,15 @@ def test_rates_count_real_tokens(monkeypatch):
 
 def test_without_a_step_there_is_no_rate():
     assert set(Rates(flops=1.0, peak=1.0).take().values()) == {None}
+
+
+def test_the_first_step_which_compiles_is_in_no_rate(recorder, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: now[0])
+    recorder.add(1, values(1.0), BATCH, 0.0)
+    now[0] += 100.0
+    recorder.add(2, values(1.0), BATCH, 0.0)
+    now[0] += 2.0
+    recorder.flush()
+    (line,) = metrics.read(tmp_path / metrics.METRICS)
+    assert line["step"] == 2 and line["tokens_per_second"] == 1.0
