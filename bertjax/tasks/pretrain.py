@@ -26,8 +26,8 @@ from bertjax.trained import load, warmstart
 def pretrain(config: Config, directory: Path) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
-    Returns False if it was asked to stop (SIGTERM, Ctrl-C) before the end: the state is then saved, and the same call
-    goes on from it. Raises a UserError before anything compiles if an input does not fit.
+    Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
+    same call goes on from it. Raises a UserError before anything compiles if an input does not fit.
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)

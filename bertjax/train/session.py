@@ -44,8 +44,8 @@ def going_on(config: Config, directory: Path) -> bool:
 def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Begin | None = None) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
-    Returns False if it was asked to stop (SIGTERM, Ctrl-C) before the end: the state is then saved, and the same call
-    goes on from it. `begin` None = a new run begins with fresh parameters.
+    Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
+    same call goes on from it. `begin` None = a new run begins with fresh parameters.
     """
     run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
     with storage.locked(storage.make(directory)):

@@ -18,10 +18,13 @@ def half(tmp_path_factory):
     return directory
 
 
-def test_two_halves_are_the_whole(half, tmp_path, capsys):
+def test_three_parts_are_the_whole(half, tmp_path, capsys):
+    """Also where a run goes on for the second time: the rows that it has seen are counted from its beginning."""
     assert toy.train(tmp_path)
-    assert toy.train(half)
+    assert toy.train(half, override(toy.CONFIG, run={"steps": 40}))
     assert "goes on from step 20" in (shown := capsys.readouterr().err) and "run.steps was 20" in shown
+    assert toy.train(half)
+    assert "goes on from step 40" in capsys.readouterr().err
 
     def losses(directory):
         lines = metrics.read(directory / metrics.METRICS)
