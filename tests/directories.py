@@ -5,6 +5,7 @@ import json
 import warnings
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -16,6 +17,8 @@ from bertjax.model.network import abstract_params
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 NO_PAIR = {"heads": ("mlm_head",)}
+MODERN = models.KINDS["modernbert"] | NO_PAIR | {"dropout": 0.0}
+NOMIC = models.KINDS["nomic"] | NO_PAIR
 KINDS = {
     "bert": ({}, "bert"),
     "bert_without_pair": (NO_PAIR, "bert"),
@@ -30,6 +33,9 @@ KINDS = {
     "albert_nothing_shared": ({"embedding_size": 16}, "albert"),
     "distilbert": ({"token_types": 0, "attention_output_dropout": False} | NO_PAIR, "distilbert"),
     "roberta": ({"token_types": 1, "activation": "gelu_erf"} | NO_PAIR, "roberta"),
+    "modernbert": (MODERN, "modernbert"),
+    "modernbert_global": (MODERN | {"window": 0, "rotary_base_local": 0.0, "num_layers": 3}, "modernbert"),
+    "nomic": (NOMIC, "nomic_bert"),
     "roberta_but_for_its_head": ({"token_types": 1, "activation": "gelu_tanh"} | NO_PAIR, "bert"),
 }
 """Changes to the tiny model, and the family that holds it."""
@@ -38,6 +44,8 @@ UNSHARED = {
     "ffn": ({"share": "ffn"}, "bert"),
     "ffn_factorised": ({"share": "ffn", "num_groups": 2, "embedding_size": 16}, "albert"),
     "attention_roberta": ({"share": "attention", "token_types": 1, "activation": "gelu_erf"} | NO_PAIR, "roberta"),
+    "modernbert_shared": (MODERN | {"share": "all", "num_layers": 5, "num_groups": 2}, "modernbert"),
+    "nomic_shared": (NOMIC | {"share": "ffn"}, "nomic_bert"),
     "all_distilbert": ({"share": "all", "token_types": 0, "attention_output_dropout": False} | NO_PAIR, "distilbert"),
 }
 

@@ -13,15 +13,25 @@ erf = np.vectorize(math.erf)
 def gelu(x, activation):
     if activation == "relu":
         return np.maximum(x, 0.0)
+    if activation == "silu":
+        return x / (1.0 + np.exp(-x))
     if activation == "gelu_erf":
         return 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def layer_norm(x, p):
+def norm(x, p, model):
+    if model.norm == "rms":
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + model.layer_norm_eps) * p["scale"]
     mean = x.mean(-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + 1e-12) * p["scale"] + p["bias"]
+    y = (x - mean) / np.sqrt(variance + model.layer_norm_eps) * p["scale"]
+    return y + p["bias"] if model.norm == "layer" else y
+
+
+def biased(y, p, *index):
+    """With the bias, where there is one."""
+    return y + p["bias"][index] if "bias" in p else y
 
 
 def softmax(x):
@@ -29,18 +39,29 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def turned(x, positions, base):
-    """Number i of a head and number i + D/2 as one complex number, turned by position / base^(2i/D)."""
+def turned(x, positions, base, pairs):
+    """Number i of a head and number i + D/2, or 2i and 2i + 1, as one complex number, turned by position /
+    base^(2i/D).
+    """
     half = x.shape[-1] // 2
     angles = positions[:, None] / base ** (2 * np.arange(half) / (2 * half))
+    if pairs == "neighbours":
+        z = (x[:, 0::2] + 1j * x[:, 1::2]) * np.exp(1j * angles)
+        return np.stack([z.real, z.imag], axis=-1).reshape(x.shape)
     z = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
     return np.concatenate([z.real, z.imag], axis=-1)
 
 
-def layer_params(groups, model, layer):
+def layer_params(params, model, layer):
     """The parameters of one layer: shared ones by its group, its own ones by its place in the group."""
-    repeats = model.num_layers // model.copies
-    group, place = divmod(layer, repeats)
+    groups = params["groups"]
+    if "first" in params:
+        if layer == 0:
+            return params["first"]
+        layer -= 1
+    stack = groups["attention"] if "attention" in groups else groups["layers"]["attention"]
+    count = len(stack["query"]["kernel"])
+    group, place = divmod(layer, (model.num_layers - ("first" in params)) // count)
     parts = {}
     for part in ("attention", "ffn"):
         stack, index = (groups[part], group) if part in groups else (groups["layers"][part], (group, place))
@@ -56,23 +77,44 @@ def encode(params, model, tokens, positions, token_types, length):
         x = x + e["position"][positions[:length]]
     if model.token_types:
         x = x + e["token_type"][token_types[:length]]
-    x = layer_norm(x, e["norm"])
+    if "norm" in e:
+        x = norm(x, e["norm"], model)
     if "to_hidden" in e:
-        x = x @ e["to_hidden"]["kernel"] + e["to_hidden"]["bias"]
+        x = biased(x @ e["to_hidden"]["kernel"], e["to_hidden"])
+    pre = model.norm_place == "pre"
     for layer in range(model.num_layers):
-        p = layer_params(params["groups"], model, layer)
+        p = layer_params(params, model, layer)
         a, f = p["attention"], p["ffn"]
-        out = np.zeros_like(x)
-        for head in range(model.num_heads):
-            q, k, v = (x @ a[n]["kernel"][:, head] + a[n]["bias"][head] for n in ("query", "key", "value"))
-            if model.positions == "rotary":
-                q, k = (turned(y, positions[:length], model.rotary_base) for y in (q, k))
-            context = softmax(q @ k.T / math.sqrt(q.shape[-1])) @ v
-            out += context @ a["out"]["kernel"][head]
-        x = layer_norm(x + out + a["out"]["bias"], a["norm"])
-        inner = gelu(x @ f["up"]["kernel"] + f["up"]["bias"], model.activation)
-        x = layer_norm(x + inner @ f["down"]["kernel"] + f["down"]["bias"], f["norm"])
-    return x
+        y = norm(x, a["norm"], model) if pre and "norm" in a else x
+        y = biased(attended(y, a, model, layer, positions[:length]), a["out"])
+        x = x + y if pre else norm(x + y, a["norm"], model)
+        y = norm(x, f["norm"], model) if pre else x
+        inner = biased(y @ f["up"]["kernel"], f["up"])
+        if "gate" in f:
+            inner = gelu(biased(y @ f["gate"]["kernel"], f["gate"]), model.activation) * inner
+        else:
+            inner = gelu(inner, model.activation)
+        y = biased(inner @ f["down"]["kernel"], f["down"])
+        x = x + y if pre else norm(x + y, f["norm"], model)
+    return norm(x, params["norm"], model) if pre else x
+
+
+def attended(x, a, model, layer, positions):
+    """The sum of what the heads give, before the bias of the output."""
+    length, out = len(x), np.zeros_like(x)
+    local = model.window > 0 and layer % model.global_every > 0
+    base = model.rotary_base_local if local and model.rotary_base_local else model.rotary_base
+    for head in range(model.num_heads):
+        q, k, v = (biased(x @ a[n]["kernel"][:, head], a[n], head) for n in ("query", "key", "value"))
+        if model.positions == "rotary":
+            q, k = (turned(y, positions, base, model.rotary_pairs) for y in (q, k))
+        scores = q @ k.T / math.sqrt(q.shape[-1])
+        for i in range(length):
+            for j in range(length):
+                if local and abs(i - j) > model.window:
+                    scores[i, j] = -np.inf
+        out += softmax(scores) @ v @ a["out"]["kernel"][head]
+    return out
 
 
 def pretrain_outputs(params, model, batch, row):
@@ -82,12 +124,14 @@ def pretrain_outputs(params, model, batch, row):
     x = encode(
         params["encoder"], model, batch["tokens"][row], batch["positions"][row], batch["token_types"][row], length
     )
-    head = params["mlm_head"]
-    y = layer_norm(gelu(x[slots] @ head["dense"]["kernel"] + head["dense"]["bias"], model.activation), head["norm"])
-    outputs = {"hidden": x, "mlm_logits": y @ params["encoder"]["embeddings"]["word"].T + head["bias"]}
+    head, y = params["mlm_head"], x[slots]
+    if "dense" in head:
+        y = norm(gelu(biased(y @ head["dense"]["kernel"], head["dense"]), model.activation), head["norm"], model)
+    decoder = head["word"] if "word" in head else params["encoder"]["embeddings"]["word"]
+    outputs = {"hidden": x, "mlm_logits": biased(y @ decoder.T, head)}
     if "pair_head" in model.heads:
-        pooled = np.tanh(x[0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
-        outputs["pair_logits"] = pooled @ params["pair_head"]["dense"]["kernel"] + params["pair_head"]["dense"]["bias"]
+        pooled = np.tanh(biased(x[0] @ params["pooler"]["kernel"], params["pooler"]))
+        outputs["pair_logits"] = biased(pooled @ params["pair_head"]["dense"]["kernel"], params["pair_head"]["dense"])
     return outputs
 
 

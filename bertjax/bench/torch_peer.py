@@ -15,7 +15,7 @@ import numpy as np
 
 from bertjax.config.schema import Config, ModelConfig, OptimConfig
 from bertjax.errors import ConfigError
-from bertjax.huggingface import names
+from bertjax.huggingface import config_json
 
 ROWS = 32
 """Texts that are encoded at a time, in their order."""
@@ -43,7 +43,7 @@ def training_step(model: ModelConfig, optim: OptimConfig, rows: dict[str, np.nda
     import torch
     from transformers import BertConfig, BertForPreTraining
 
-    network = BertForPreTraining(BertConfig.from_dict(names.to_json("bert", model, 0))).train()
+    network = BertForPreTraining(BertConfig.from_dict(config_json.to_json("bert", model, 0))).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     labels_BL = np.full_like(rows["tokens"], -100)
     np.put_along_axis(labels_BL, rows["mlm_positions"], rows["mlm_labels"], axis=1)

@@ -55,10 +55,6 @@ def _relation_errors(config: Any) -> list[str]:
             " change model.num_heads or model.hidden_size",
         ),
         (
-            m.num_layers % m.copies == 0,
-            f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}",
-        ),
-        (
             m.share != "none" or m.num_groups == 1,
             f"model.num_groups = {m.num_groups}: needs model.share = attention, ffn or all; set it to 1",
         ),
@@ -100,8 +96,49 @@ def _relation_errors(config: Any) -> list[str]:
         ),
         (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
     ]
-    rules += _data_relations(d) + _run_relations(r) + _teacher_relations(config.objective, config.teacher)
+    rules += (
+        _model_relations(m)
+        + _data_relations(d)
+        + _run_relations(r)
+        + _teacher_relations(config.objective, config.teacher)
+    )
     return [message for holds, message in rules if not holds]
+
+
+def _model_relations(m: Any) -> list[tuple[bool, str]]:
+    grouped = m.num_layers - m.apart
+    return [
+        (
+            m.first_norm or m.norm_place == "pre",
+            "model.first_norm = False: needs model.norm_place = pre; set it to True",
+        ),
+        (
+            m.first_norm or m.num_layers > 1,
+            "model.first_norm = False: needs two layers or more; set model.num_layers",
+        ),
+        (
+            m.copies == 0 or grouped % m.copies == 0,
+            f"model.num_groups = {m.num_groups}: must divide the {grouped} layers that share"
+            + (" (the first is apart)" if m.apart else f", model.num_layers = {m.num_layers}"),
+        ),
+        (
+            m.window == 0 or m.global_every > 1,
+            f"model.window = {m.window}: with model.global_every = 1 no layer is local; set that to 2 or more",
+        ),
+        (
+            m.rotary_base_local == 0.0 or m.rotary_base_local >= 1.0,
+            f"model.rotary_base_local = {m.rotary_base_local}: must be 0.0, or at least 1",
+        ),
+        (
+            m.rotary_base_local == 0.0 or (m.positions == "rotary" and m.window > 0),
+            f"model.rotary_base_local = {m.rotary_base_local}: needs model.positions = rotary and model.window above 0",
+        ),
+        (
+            m.mlm_transform or m.embedding_size == m.hidden_size,
+            "model.mlm_transform = False: nothing takes the hidden states to model.embedding_size ="
+            f" {m.embedding_size}; set it to model.hidden_size = {m.hidden_size}",
+        ),
+    ]
 
 
 def _data_relations(d: Any) -> list[tuple[bool, str]]:

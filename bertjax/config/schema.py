@@ -32,7 +32,7 @@ def limits(section: Any) -> dict[str, Limits]:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the encoder and its heads are. One set of numbers describes BERT, ALBERT and DistilBERT."""
+    """What the encoder and its heads are. BERT, ALBERT, DistilBERT, ModernBERT, NeoBERT and nomic-bert are values."""
 
     vocab_size: int = value(30522, "rows of the word table; the tokenizer must not have more pieces", least=6)
     num_layers: int = value(12, "layers of the encoder", least=1)
@@ -49,6 +49,14 @@ class ModelConfig:
         choices=("learned", "rotary"),
     )
     rotary_base: float = value(10_000.0, "rotary: the longest wave is about 6 times this many positions", least=1)
+    rotary_base_local: float = value(0.0, "rotary: the same for local layers; 0.0 = as the others", least=0)
+    rotary_pairs: str = value(
+        "halves",
+        "rotary: which numbers of a head turn together: halves (i and i + D/2), neighbours (2i and 2i + 1)",
+        choices=("halves", "neighbours"),
+    )
+    window: int = value(0, "local layers: a token sees those at most this far from it; 0 = no layer is local", least=0)
+    global_every: int = value(3, "window: layers 0, n, 2n, .. are global, all others local", least=1)
     token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
@@ -63,21 +71,62 @@ class ModelConfig:
     )
     activation: str = value(
         "gelu_tanh",
-        "of the feed-forward part: gelu_tanh (Google's BERT and ALBERT), gelu_erf (DistilBERT), relu",
-        choices=("gelu_tanh", "gelu_erf", "relu"),
+        "of the feed-forward part and the MLM head: gelu_tanh (Google's BERT and ALBERT), gelu_erf, relu, silu",
+        choices=("gelu_tanh", "gelu_erf", "relu", "silu"),
     )
+    ffn: str = value(
+        "plain",
+        "W2 act(W1 x), or gated: W3 (act(W1 x) * W2 x), which is GeGLU with gelu and SwiGLU with silu",
+        choices=("plain", "gated"),
+    )
+    norm: str = value(
+        "layer",
+        "LayerNorm with scale and bias (layer), with the scale alone (layer_no_bias), or RMSNorm (rms)",
+        choices=("layer", "layer_no_bias", "rms"),
+    )
+    norm_place: str = value(
+        "post",
+        "post: after each sum, as in BERT; pre: before each sub-block, and once after the last layer",
+        choices=("post", "pre"),
+    )
+    first_norm: bool = value(True, "pre: False = none before the first attention, which follows that of the embeddings")
+    embedding_norm: bool = value(True, "whether the embeddings are normalised before the first layer")
+    biases: str = value(
+        "all",
+        "which linear maps have one: all, heads (none in the layers), decoder (the last of the MLM head), none",
+        choices=("all", "heads", "decoder", "none"),
+    )
+    mlm_transform: bool = value(
+        True, "MLM head: dense, activation and norm before the decoder; False: the decoder alone"
+    )
+    tie_words: bool = value(True, "MLM head: decode with the word table; False: with a table of its own")
     dropout: float = value(
         0.1, "after the embeddings, the attention output and the feed-forward output", least=0, below=1
     )
     attention_dropout: float = value(0.1, "of the attention probabilities", least=0, below=1)
     attention_output_dropout: bool = value(True, "False: none after the attention output projection (DistilBERT)")
     initializer_range: float = value(0.02, "std of the truncated normal, cut at two of it and not rescaled", least=0)
+    initializer: str = value(
+        "constant",
+        "constant: that std everywhere; megatron: divided by sqrt(2 num_layers) where a sub-block ends",
+        choices=("constant", "megatron"),
+    )
     layer_norm_eps: float = value(1e-12, "added to the variance in LayerNorm", least=0)
+
+    @property
+    def apart(self) -> int:
+        """Layers before the groups, with parameters of their own: the first where it lacks a norm, else none."""
+        return int(not self.first_norm)
 
     @property
     def copies(self) -> int:
         """Groups of layers: each has its own copy of the shared part. `none` is a group for each layer."""
-        return self.num_layers if self.share == "none" else self.num_groups
+        return self.num_layers - self.apart if self.share == "none" else self.num_groups
+
+    @property
+    def repeats(self) -> int:
+        """Layers of a group."""
+        return (self.num_layers - self.apart) // self.copies
 
 
 @dataclass(frozen=True)

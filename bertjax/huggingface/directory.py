@@ -12,7 +12,7 @@ from bertjax import storage
 from bertjax.config.schema import ModelConfig
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import CheckpointError, DataError
-from bertjax.huggingface import names
+from bertjax.huggingface import config_json, names
 from bertjax.huggingface.card import model_card
 from bertjax.huggingface.safetensors import WEIGHTS, dump, read_json
 from bertjax.huggingface.tokenizers import find_tokenizer, tokenizer_files
@@ -35,7 +35,7 @@ class Contents:
 
 
 def read(directory: Path) -> Contents:
-    """The model in `directory`: a BERT, RoBERTa, ALBERT or DistilBERT with any of its heads.
+    """The model in `directory`, of any family in `names.FAMILIES`, with any of its heads.
 
     Raises CheckpointError for a directory that is damaged, of another architecture, or whose weights and config.json do
     not belong together; everything that is wrong with the names is in one error.
@@ -46,7 +46,7 @@ def read(directory: Path) -> Contents:
     if family not in names.FAMILIES:
         known = ", ".join(names.FAMILIES)
         raise CheckpointError(f"{path}: model_type = {family!r:.60}: must be one of {known}")
-    config, first_position = names.from_json(path, family, values)
+    config, first_position = config_json.from_json(path, family, values)
     config, params, fresh, classifier = read_weights(directory, family, config, first_position)
     tokenizer, lower_case = find_tokenizer(directory)
     return Contents(config, params, fresh, classifier, family, tokenizer, lower_case)
@@ -57,25 +57,26 @@ def write(
 ) -> None:
     """Write a model for transformers' `from_pretrained`, whole or not at all; `directory` must be new or empty.
 
-    The family follows from the structure (`names.choose`). Sharing that it does not have is undone, each layer getting
-    a copy of its own, and the card says so. `card` is shown in the card as a table; it is public.
+    The family follows from the structure (`config_json.choose`). Sharing that it does not have is undone, each layer
+    getting a copy of its own, heads that it does not have are left out, and the card says so. `card` is shown in the
+    card as a table; it is public.
 
     Raises ConfigError naming a field that no family can hold, CheckpointError for parameters of another model,
     DataError for the tokenizer, StorageError where it cannot write.
     """
     with storage.new_directory(directory) as partial:
-        family = names.choose(config)
+        family = config_json.choose(config)
         loaded = load_tokenizer(tokenizer, lower_case=lower_case) if tokenizer else None
         if loaded and loaded.vocab_size > config.vocab_size:
             pieces = f"{loaded.vocab_size} pieces, more than model.vocab_size = {config.vocab_size}"
             raise DataError(f"{tokenizer}: has {pieces}")
         held, flat = to_family(family, config, params)
-        pad = loaded.special.pad if loaded else names.PAD[family]
-        values, files = names.to_json(family, held, pad), {}
+        pad = loaded.special.pad if loaded else config_json.PAD[family]
+        values, files = config_json.to_json(family, held, pad), {}
         if tokenizer and loaded:
             values |= {"bos_token_id": loaded.special.cls, "eos_token_id": loaded.special.sep}
             files = tokenizer_files(tokenizer, loaded, held, lower_case)
-        shown = model_card(values, names.notes(family, config, held), card, tokenizer=bool(tokenizer))
+        shown = model_card(values, config_json.notes(family, config, held), card, tokenizer=bool(tokenizer))
         files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}
         files[WEIGHTS] = dump(to_tensors(family, held, flat, names.first_position(family, pad)))
         for name, content in files.items():

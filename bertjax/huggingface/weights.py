@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bertjax.config.schema import ModelConfig
 from bertjax.errors import CheckpointError
 from bertjax.huggingface import names
+from bertjax.huggingface.config_json import FIELDS
 from bertjax.huggingface.names import POSITION, TO_HIDDEN
 from bertjax.huggingface.safetensors import DTYPES, Tensor, load, tensors
 from bertjax.model.network import abstract_params
@@ -28,9 +29,13 @@ Stored = dict[str, list[Tensor]]
 """What a directory holds by plain name (`names.plain_name`); more than one where tensors are tied."""
 
 
+Paths = tuple[str, ...]
+"""Kernels that are one tensor, or a parameter alone."""
+
+
 @dataclass(frozen=True)
 class Slot:
-    """The tensors that a parameter is stored as: their names without prefix, and the shape of each."""
+    """The tensors that parameters are stored as: their names without prefix, and the shape of each."""
 
     names: list[str]
     shape: tuple[int, ...]
@@ -53,16 +58,21 @@ def read_weights(
         stored.setdefault(names.plain_name(family, tensor.name), []).append(tensor)
 
     layout = _layout(family, config, first_position)
-    present = {_part(path) for path, slot in layout.items() if slot.names[0] in stored} | {"encoder"}
+    classifier = _classifier(family, config, stored)
+    present = {_part(paths[0]) for paths, slot in layout.items() if slot.names[0] in stored} | {"encoder"}
     if "pair_head" in present:
         present.add("pooler")  # which it needs: if it is not there, it is missed
-    layout = {path: slot for path, slot in layout.items() if _part(path) in present}
-    classifier = _classifier(family, config, stored)
+    if {name for slot in classifier for name in slot.names} & set(_names(layout, "mlm_head")):
+        present.discard("mlm_head")  # what has its names belongs to the classifier
+    layout = {paths: slot for paths, slot in layout.items() if _part(paths[0]) in present}
     _check_names(directory, stored, [*layout.values(), *classifier])
 
     fresh = tuple(head for head in config.heads if head not in present)
     config = dataclasses.replace(config, heads=tuple(h for h in config.heads if h in present or h == "mlm_head"))
-    flat = {path: np.stack([load(stored[name]) for name in slot.names]) for path, slot in layout.items()}
+    flat: Flat = {}
+    for paths, slot in layout.items():
+        whole = np.stack([load(stored[name]) for name in slot.names])
+        flat |= dict(zip(paths, np.split(whole, len(paths), axis=1) if len(paths) > 1 else [whole], strict=True))
     shapes = _shapes(config)
     if f"{TO_HIDDEN}/kernel" not in shapes:
         _drop_identity(directory, flat)
@@ -74,7 +84,8 @@ def read_weights(
 
 
 def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfig, Flat]:
-    """The same function as this family has it: no sharing but ALBERT's, and the identity for its product of E = H.
+    """The same function as this family has it: no sharing but ALBERT's, the identity for its product of E = H, and no
+    head that it has not.
 
     Raises CheckpointError for parameters of another model than `config`.
     """
@@ -85,9 +96,12 @@ def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfi
     if TO_HIDDEN in names.tensor_names(family) and config.embedding_size == config.hidden_size:
         flat |= {f"{TO_HIDDEN}/kernel": np.eye(config.hidden_size, dtype=np.float32)}
         flat |= {f"{TO_HIDDEN}/bias": np.zeros(config.hidden_size, np.float32)}
-    if config.share == "none" or (config.share == "all" and names.has(family, "num_groups")):
+    parts = {_part(path) for path in names.tensor_names(family)} | {"encoder"}
+    flat = {path: x for path, x in flat.items() if _part(path) in parts}
+    config = dataclasses.replace(config, heads=tuple(head for head in config.heads if head in parts))
+    if config.share == "none" or (config.share == "all" and "num_groups" in FIELDS[family]):
         return config, flat
-    repeats, whole = config.num_layers // config.copies, {}
+    repeats, whole = config.repeats, {}
     for path, x in flat.items():
         if path.startswith("encoder/groups/layers/"):
             whole[path.replace("/layers/", "/")] = x.reshape(-1, *x.shape[2:])
@@ -99,15 +113,19 @@ def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfi
 def to_tensors(family: str, config: ModelConfig, flat: Flat, first_position: int) -> Flat:
     """What `to_family` gives as tensors by their full names."""
     found: Flat = {}
-    for path, slot in _layout(family, config, first_position).items():
-        x = flat[path]
-        if path == POSITION:
-            x = np.pad(x, ((first_position, 0), (0, 0)))  # rows of padding, which attention never sees
-        if path.endswith("/kernel"):
-            x = x.reshape(len(slot.names), *slot.shape[::-1]).swapaxes(1, 2)
-        x = x.reshape(len(slot.names), *slot.shape)
-        prefix = "" if _part(path) in ("mlm_head", "pair_head") else f"{family}."
-        found |= {prefix + name: np.ascontiguousarray(one) for name, one in zip(slot.names, x, strict=True)}
+    for paths, slot in _layout(family, config, first_position).items():
+        count, (rows, *rest) = len(slot.names), slot.shape
+        each = []
+        for path in paths:
+            x = flat[path]
+            if path == POSITION:
+                x = np.pad(x, ((first_position, 0), (0, 0)))  # rows of padding, which attention never sees
+            if path.endswith("/kernel"):
+                x = x.reshape(count, *rest, rows // len(paths)).swapaxes(1, 2)
+            each.append(x.reshape(count, rows // len(paths), *rest))
+        prefix = "" if _part(paths[0]) in ("mlm_head", "pair_head") else names.FAMILIES[family].prefix
+        whole = np.concatenate(each, axis=1)
+        found |= {prefix + name: np.ascontiguousarray(one) for name, one in zip(slot.names, whole, strict=True)}
     return found
 
 
@@ -121,9 +139,14 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {path: x.shape for path, x in flatten_dict(abstract_params(config), sep="/").items()}
 
 
-def _layout(family: str, config: ModelConfig, first_position: int) -> dict[str, Slot]:
-    """Where each parameter of a model that shares nothing, or whole layers, is stored."""
-    found, shapes, layout = names.tensor_names(family), dict(_shapes(config)), {}
+def _names(layout: dict[Paths, Slot], part: str) -> list[str]:
+    return [name for paths, slot in layout.items() if _part(paths[0]) == part for name in slot.names]
+
+
+def _layout(family: str, config: ModelConfig, first_position: int) -> dict[Paths, Slot]:
+    """Where the parameters of a model that shares nothing, or whole layers, are stored."""
+    found, shapes = names.tensor_names(family), dict(_shapes(config))
+    layout: dict[Paths, Slot] = {}
     if TO_HIDDEN in found:  # also where the two sizes are equal
         shapes[f"{TO_HIDDEN}/kernel"] = (config.embedding_size, config.hidden_size)
         shapes[f"{TO_HIDDEN}/bias"] = (config.hidden_size,)
@@ -132,15 +155,29 @@ def _layout(family: str, config: ModelConfig, first_position: int) -> dict[str, 
         stacked = path.startswith("encoder/groups/")
         there = shape[stacked:]
         if leaf == "kernel":
-            out = math.prod(shapes[f"{module}/bias"][stacked:])
-            there = (out, math.prod(there) // out)
+            ins = math.prod(there[: 2 if module.endswith("attention/out") else 1])
+            there = (math.prod(there) // ins, ins)
         elif leaf == "bias":
             there = (math.prod(there),)
         elif path == POSITION:
             there = (there[0] + first_position, there[1])
-        name = found.get(path) or f"{found[module]}.{'bias' if leaf == 'bias' else 'weight'}"
-        layout[path] = Slot([name.format(i) for i in range(shape[0] if stacked else 1)], there)
+        # The layer before the groups has the names of one in them.
+        path_there, module_there = (x.replace("encoder/first/", "encoder/groups/") for x in (path, module))
+        name = found.get(path_there) or f"{found[module_there]}.{'bias' if leaf == 'bias' else 'weight'}"
+        layers = range(config.apart, config.apart + shape[0]) if stacked else range(1)
+        layout[(path,)] = Slot([name.format(i) for i in layers], there)
+    for paths in _fused(family, shapes):
+        slots = [layout.pop((path,)) for path in paths]
+        rows = sum(slot.shape[0] for slot in slots)
+        layout[paths] = Slot(slots[0].names, (rows, *slots[0].shape[1:]))
     return layout
+
+
+def _fused(family: str, shapes: dict[str, tuple[int, ...]]) -> list[Paths]:
+    """The kernels that are one tensor, of the layers in groups and of the one before them."""
+    stems = ("encoder/first/", "encoder/groups/")
+    found = [tuple(f"{stem}{p}/kernel" for p in paths) for paths in names.FAMILIES[family].fused for stem in stems]
+    return [paths for paths in found if paths[0] in shapes]
 
 
 def _ours(path: str, x: np.ndarray, first_position: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -166,21 +203,21 @@ def _fresh_mlm_head(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> 
     """As a new model has it; always the same."""
     draw = jax.nn.initializers.truncated_normal(config.initializer_range)
     flat = {path: np.zeros(shape, np.float32) for path, shape in shapes.items() if _part(path) == "mlm_head"}
-    flat["mlm_head/norm/scale"] += 1
+    flat["mlm_head/norm/scale"] += 1.0
     kernel = "mlm_head/dense/kernel"
     return flat | {kernel: np.array(draw(jax.random.key(0), flat[kernel].shape, np.float32))}
 
 
 def _classifier(family: str, config: ModelConfig, stored: Stored) -> list[Slot]:
     """The tensors of the head for classifying sequences, if there is one."""
-    H, layers = config.hidden_size, names.CLASSIFIER[family]
-    bias = stored.get(f"{layers[-1]}.bias")
-    labels = bias[0].shape[0] if bias and bias[0].shape else 1
-    slots = []
-    for layer in layers:
-        rows = labels if layer == layers[-1] else H
-        slots += [Slot([f"{layer}.weight"], (rows, H)), Slot([f"{layer}.bias"], (rows,))]
-    return slots if any(slot.names[0] in stored for slot in slots) else []
+    axes = names.FAMILIES[family].classifier
+    own = [name for name, letters in axes.items() if "L" in letters]
+    last = stored.get(own[-1])
+    sizes = {"H": config.hidden_size, "L": last[0].shape[0] if last and last[0].shape else 1}
+    slots = [Slot([name], tuple(sizes[letter] for letter in letters)) for name, letters in axes.items()]
+    # Where the last layer is missed, an earlier one still tells; but not by a name that the MLM head has too.
+    ambiguous = {f"{name}.weight" for path, name in names.tensor_names(family).items() if path.startswith("mlm_head")}
+    return slots if any(name in stored for name in axes if name not in ambiguous) else []
 
 
 def _check_names(directory: Path, stored: Stored, slots: list[Slot]) -> None:

@@ -15,7 +15,7 @@ The last two keep scores and probabilities, B * N * L * L numbers each, out of m
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +45,16 @@ def attend(
     dropout_rate: float,
     key: jax.Array | None,
     backend: str,
+    window: int = 0,
+    is_local: jax.Array | None = None,
 ) -> jax.Array:
     """Softmax attention within equal segments; returns [B, Q, N, D] in the dtype of `q_BQND`.
 
     A token sees the tokens of its own example only, padding (segment 0) sees padding, so that no row of the softmax is
-    empty and real positions never depend on what stands in the padding. Scores and softmax are float32. `key` draws
-    the dropout of the probabilities; None means none. `backend` is a value of `compute.attention`: `auto` means what
-    `choose` says when the caller is traced; any other that cannot serve raises ConfigError.
+    empty and real positions never depend on what stands in the padding. Where the scalar `is_local` is true, it sees
+    those at most `window` away from it; whether it is may depend on the layer of a scan. Scores and softmax are
+    float32. `key` draws the dropout of the probabilities; None means none. `backend` is a value of `compute.attention`:
+    `auto` means what `choose` says when the caller is traced; any other that cannot serve raises ConfigError.
     """
     _, length, _, head_dim = q_BQND.shape
     dropping = key is not None and dropout_rate > 0.0
@@ -59,12 +62,16 @@ def attend(
     if backend == "auto":
         backend = choose(*case)
     _require(backend, *case)
+    if is_local is None or window >= length - 1:
+        is_local = jnp.zeros([], bool)
+        window = 0
     if backend == "reference":
-        return _reference(q_BQND, k_BKND, v_BKND, segments_BL, dropout_rate, key)
+        mask_B1QK = _visible(segments_BL, window, is_local)
+        return _reference(q_BQND, k_BKND, v_BKND, mask_B1QK, dropout_rate, key)
     if backend == "xla":
-        return _library("xla", q_BQND, k_BKND, v_BKND, segments_BL)
-    kernel = _splash if backend == "splash" else partial(_library, "cudnn")
-    return _on_each_device(kernel, q_BQND, k_BKND, v_BKND, segments_BL)
+        return _library("xla", window, q_BQND, k_BKND, v_BKND, segments_BL, is_local)
+    kernel = partial(_splash, window) if backend == "splash" else partial(_library, "cudnn", window)
+    return _on_each_device(kernel, q_BQND, k_BKND, v_BKND, segments_BL, is_local)
 
 
 def choose(platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> str:
@@ -127,22 +134,27 @@ def _platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
-def _same_segment(segments_BL: jax.Array) -> jax.Array:
-    """Who sees whom, [B, 1, Q, K]: one for all heads."""
-    return segments_BL[:, None, :, None] == segments_BL[:, None, None, :]
+def _visible(segments_BL: jax.Array, window: int, is_local: jax.Array) -> jax.Array:
+    """Who sees whom, [B, 1, Q, K]: one for all heads. `window` 0 = no layer is local."""
+    same_B1QK = segments_BL[:, None, :, None] == segments_BL[:, None, None, :]
+    if window == 0:
+        return same_B1QK
+    places_L = jnp.arange(segments_BL.shape[1])
+    near_QK = jnp.abs(places_L[:, None] - places_L[None, :]) <= window
+    return same_B1QK & (near_QK | ~is_local)[None, None, :, :]
 
 
 def _reference(
     q_BQND: jax.Array,
     k_BKND: jax.Array,
     v_BKND: jax.Array,
-    segments_BL: jax.Array,
+    mask_B1QK: jax.Array,
     dropout_rate: float,
     key: jax.Array | None,
 ) -> jax.Array:
     scale = q_BQND.shape[-1] ** -0.5
     scores_BNQK = jnp.einsum("BQND,BKND->BNQK", q_BQND * scale, k_BKND, preferred_element_type=jnp.float32)
-    scores_BNQK = jnp.where(_same_segment(segments_BL), scores_BNQK, jnp.finfo(jnp.float32).min)
+    scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(jnp.float32).min)
     probs_BNQK = jax.nn.softmax(scores_BNQK, axis=-1).astype(v_BKND.dtype)
     probs_BNQK = dropout(probs_BNQK, dropout_rate, key)
     return jnp.einsum("BNQK,BKND->BQND", probs_BNQK, v_BKND)
@@ -150,20 +162,47 @@ def _reference(
 
 def _library(
     implementation: Literal["xla", "cudnn"],
+    window: int,
     q_BQND: jax.Array,
     k_BKND: jax.Array,
     v_BKND: jax.Array,
     segments_BL: jax.Array,
+    is_local: jax.Array,
 ) -> jax.Array:
     # cuDNN needs the mask's Q and K whole; its heads stay one, in memory too.
-    mask_B1QK = _same_segment(segments_BL)
+    mask_B1QK = _visible(segments_BL, window, is_local)
     return jax.nn.dot_product_attention(q_BQND, k_BKND, v_BKND, mask=mask_B1QK, implementation=implementation)
 
 
 def _splash(
-    q_BQND: jax.Array, k_BKND: jax.Array, v_BKND: jax.Array, segments_BL: jax.Array, *, interpret: bool = False
+    window: int,
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+    is_local: jax.Array,
+    *,
+    interpret: bool = False,
 ) -> jax.Array:
-    """`interpret` computes it anywhere, slowly, for tests."""
+    """A kernel for global layers and, with a window, another that skips the blocks a local one does not see.
+
+    `interpret` computes it anywhere, slowly, for tests.
+    """
+    whole, near = (partial(_splash_of, reach, interpret=interpret) for reach in (None, (window, window)))
+    operands = (q_BQND, k_BKND, v_BKND, segments_BL)
+    return jax.lax.cond(is_local, near, whole, *operands) if window else whole(*operands)
+
+
+def _splash_of(
+    reach: tuple[int, int] | None,
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+    *,
+    interpret: bool,
+) -> jax.Array:
+    """`reach`: how far to the left and to the right a token sees; None = everywhere."""
     # Here, since Pallas takes a quarter of a second to import and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
@@ -173,7 +212,10 @@ def _splash(
     sizes = splash.BlockSizes(
         block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, use_fused_bwd_kernel=True
     )
-    mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((length, length))] * heads)
+    one: Any = splash_attention_mask.FullMask((length, length))
+    if reach:
+        one = splash_attention_mask.LocalMask((length, length), reach, offset=0)
+    mask = splash_attention_mask.MultiHeadMask([one] * heads)
     kernel = splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
 
     def one_row(q_QND: jax.Array, k_KND: jax.Array, v_KND: jax.Array, segments_L: jax.Array) -> jax.Array:
@@ -191,13 +233,15 @@ def _on_each_device(
     k_BKND: jax.Array,
     v_BKND: jax.Array,
     segments_BL: jax.Array,
+    is_local: jax.Array,
 ) -> jax.Array:
     """`kernel` by each device on its own rows and heads: the compiler cannot split what it does not see into."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return kernel(q_BQND, k_BKND, v_BKND, segments_BL)
+        return kernel(q_BQND, k_BKND, v_BKND, segments_BL, is_local)
     heads = spec(("rows", "length", "heads", "head_dim"), q_BQND.shape, mesh)
     rows = spec(("rows", "length"), segments_BL.shape, mesh)
     # Without the check, since a Pallas kernel does not say over which mesh axes its output varies.
-    on_each = jax.shard_map(kernel, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
-    return on_each(q_BQND, k_BKND, v_BKND, segments_BL)
+    same = spec((), (), mesh)
+    on_each = jax.shard_map(kernel, in_specs=(heads, heads, heads, rows, same), out_specs=heads, check_vma=False)
+    return on_each(q_BQND, k_BKND, v_BKND, segments_BL, is_local)

@@ -35,14 +35,17 @@ def flops_per_token(model: ModelConfig, seq_len: int, *, predicted: float) -> di
     """Model FLOPs of forward and backward for one real token of a full row, by part and in total.
 
     Three times the forward pass, two FLOPs a multiply-add, matrix products only: encoder, attention scores and values
-    over the row (no causal halving), and the MLM head at the share `predicted` of the tokens. Recomputation, padding,
-    look-ups and the pooler (one per row) are not counted. Sharing saves parameters, not FLOPs.
+    over the row (no causal halving; of a local layer, over its window), and the MLM head at the share `predicted` of
+    the tokens. Recomputation, padding, look-ups and the pooler (one per row) are not counted. Sharing saves parameters,
+    not FLOPs; nor does a window where the kernel computes all scores and hides some.
     """
     H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
+    far = len(range(0, L, model.global_every)) if model.window else L
+    seen = far * seq_len + (L - far) * min(seq_len, 2 * model.window + 1)
     parts = {
-        "encoder": 6.0 * L * (4 * H * H + 2 * H * F),
-        "attention": 12.0 * L * H * seq_len,
-        "mlm_head": 6.0 * predicted * (H * E + E * V),
+        "encoder": 6.0 * L * (4 * H * H + (3 if model.ffn == "gated" else 2) * H * F),
+        "attention": 12.0 * H * seen,
+        "mlm_head": 6.0 * predicted * (H * E * model.mlm_transform + E * V),
         "embedding_projection": 6.0 * E * H if E != H else 0.0,
     }
     return parts | {"total": sum(parts.values())}

@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.schema import ComputeConfig, ModelConfig
-from bertjax.model.layers import Affine, LayerNorm, linear, weights, zeros
+from bertjax.model.layers import BIASED, Affine, Norm, linear, weights, zeros
 from bertjax.model.ops import ACTIVATIONS, decode
 
 
 class MlmHead(nn.Module):
-    """Vocabulary logits, float32: dense -> activation -> LayerNorm -> decoder tied to the word table, and a bias."""
+    """Vocabulary logits, float32: dense -> activation -> norm, unless the model has no such transform, -> decoder, by
+    the word table or a table of its own -> bias, if the model has one there.
+    """
 
     config: ModelConfig
     compute: ComputeConfig
@@ -24,9 +26,16 @@ class MlmHead(nn.Module):
     @nn.compact
     def __call__(self, x_BIH: jax.Array, word_VE: jax.Array) -> jax.Array:
         c, k = self.config, self.compute
-        dense = Affine(c, k, (c.hidden_size, c.embedding_size), ("hidden", "hidden_out"), name="dense")
-        y_BIE = LayerNorm(c, k, name="norm")(ACTIVATIONS[c.activation](linear("BIH,HE->BIE", x_BIH, dense())))
-        bias_V = self.param("bias", zeros("vocab"), (c.vocab_size,), jnp.float32)
+        y_BIE = x_BIH
+        if c.mlm_transform:
+            shape, axes = (c.hidden_size, c.embedding_size), ("hidden", "hidden_out")
+            dense = Affine(c, k, shape, axes, where="heads", name="dense")
+            y_BIE = Norm(c, k, name="norm")(ACTIVATIONS[c.activation](linear("BIH,HE->BIE", x_BIH, dense())))
+        if not c.tie_words:
+            word_VE = self.param("word", weights(c, "vocab", "hidden"), (c.vocab_size, c.embedding_size))
+        bias_V = jnp.zeros(c.vocab_size)
+        if c.biases != "none":
+            bias_V = self.param("bias", zeros("vocab"), (c.vocab_size,), jnp.float32)
         return decode(y_BIE, word_VE.astype(k.dtype), bias_V)
 
 
@@ -40,10 +49,11 @@ class Pooler(nn.Module):
     def __call__(self, x_BIH: jax.Array, word_VE: jax.Array) -> jax.Array:
         del word_VE
         size, axes = self.config.hidden_size, ("hidden", "hidden_out")
-        kernel_HG = self.param("kernel", weights(self.config, *axes), (size, size))
-        bias_G = self.param("bias", zeros("hidden_out"), (size,))
-        affine = (kernel_HG.astype(self.compute.dtype), bias_G.astype(self.compute.dtype))
-        return jnp.tanh(linear("BIH,HG->BIG", x_BIH, affine))
+        kernel_HG = self.param("kernel", weights(self.config, *axes), (size, size)).astype(self.compute.dtype)
+        bias_G = None
+        if self.config.biases in BIASED["heads"]:
+            bias_G = self.param("bias", zeros("hidden_out"), (size,)).astype(self.compute.dtype)
+        return jnp.tanh(linear("BIH,HG->BIG", x_BIH, (kernel_HG, bias_G)))
 
 
 class PairHead(nn.Module):
@@ -55,11 +65,10 @@ class PairHead(nn.Module):
     @nn.compact
     def __call__(self, x_BIH: jax.Array, word_VE: jax.Array) -> jax.Array:
         del word_VE
-        kernel_HC, bias_C = Affine(
-            self.config, self.compute, (self.config.hidden_size, 2), ("hidden", "pair"), name="dense"
-        )()
+        shape, axes = (self.config.hidden_size, 2), ("hidden", "pair")
+        kernel_HC, bias_C = Affine(self.config, self.compute, shape, axes, where="heads", name="dense")()
         logits_BIC = jnp.einsum("BIH,HC->BIC", x_BIH, kernel_HC, preferred_element_type=jnp.float32)
-        return logits_BIC + bias_C.astype(jnp.float32)[None, None, :]
+        return logits_BIC if bias_C is None else logits_BIC + bias_C.astype(jnp.float32)[None, None, :]
 
 
 @dataclass(frozen=True)

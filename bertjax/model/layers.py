@@ -1,4 +1,4 @@
-"""What layers are made of: initialisers, linear maps and LayerNorm, in the compute dtype over float32 parameters.
+"""What layers are made of: initialisers, linear maps and norms, in the compute dtype over float32 parameters.
 
 Shape letters: B rows, L positions of a row, P some positions of a row, H hidden size.
 """
@@ -12,10 +12,15 @@ import jax.numpy as jnp
 from bertjax.config.schema import ComputeConfig, ModelConfig
 
 
-def weights(config: ModelConfig, *names: str) -> Any:
-    """BERT's initialiser (truncated normal, not rescaled) for a parameter with these logical axes."""
+def weights(config: ModelConfig, *names: str, ends: bool = False) -> Any:
+    """The initialiser (truncated normal, not rescaled) of a parameter with these logical axes.
+
+    `ends`: what it gives is added to the hidden states, of which Megatron keeps the variance from growing with depth
+    (Shoeybi et al. 2019, arXiv 1909.08053).
+    """
+    smaller = (2 * config.num_layers) ** -0.5 if ends and config.initializer == "megatron" else 1.0
     # Cut at two standard deviations, as in TensorFlow; the std of what is left is 0.88 of the number given.
-    return nn.with_logical_partitioning(jax.nn.initializers.truncated_normal(config.initializer_range), names)
+    return nn.with_logical_partitioning(jax.nn.initializers.truncated_normal(smaller * config.initializer_range), names)
 
 
 def zeros(*names: str) -> Any:
@@ -23,45 +28,71 @@ def zeros(*names: str) -> Any:
     return nn.with_logical_partitioning(jax.nn.initializers.zeros, names)
 
 
+BIASED = {"layers": ("all",), "heads": ("all", "heads")}
+"""Where a linear map stands -> the values of `model.biases` that give it a bias."""
+
+
 class Affine(nn.Module):
-    """The parameters of a linear map in the compute dtype: a kernel, and a bias for its last `bias_ndim` axes."""
+    """The parameters of a linear map in the compute dtype: a kernel, and, where the model has one there (`BIASED`), a
+    bias for its last `bias_ndim` axes.
+    """
 
     config: ModelConfig
     compute: ComputeConfig
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     bias_ndim: int = 1
+    where: str = "layers"
+    ends: bool = False  # as of `weights`
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param("kernel", weights(self.config, *self.axes), self.shape)
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        kernel = self.param("kernel", weights(self.config, *self.axes, ends=self.ends), self.shape)
+        kernel = kernel.astype(self.compute.dtype)
+        if self.config.biases not in BIASED[self.where]:
+            return kernel, None
         bias = self.param("bias", zeros(*self.axes[-self.bias_ndim :]), self.shape[-self.bias_ndim :])
-        return kernel.astype(self.compute.dtype), bias.astype(self.compute.dtype)
+        return kernel, bias.astype(self.compute.dtype)
 
 
-def linear(equation: str, x: jax.Array, affine: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """`einsum(equation, x, kernel) + bias`; the equation says which axes are contracted and made."""
+def stacked(maps: list[tuple[jax.Array, jax.Array | None]]) -> tuple[jax.Array, jax.Array | None]:
+    """Linear maps of one input as one map, whose kernel has them on its second axis and its bias on the first: one
+    product instead of several is 1.4 times faster on CPU, and what each gives stays split over the mesh as it was.
+    """
+    biases = [bias for _, bias in maps if bias is not None]
+    return jnp.stack([kernel for kernel, _ in maps], axis=1), jnp.stack(biases) if biases else None
+
+
+def linear(equation: str, x: jax.Array, affine: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+    """`einsum(equation, x, kernel)`, plus the bias if there is one; the equation says which axes are contracted and
+    made.
+    """
     kernel, bias = affine
     y = jnp.einsum(equation, x.astype(kernel.dtype), kernel)
-    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+    return y if bias is None else y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation with float32 statistics; the epsilon of 1e-12 would vanish in half precision."""
+class Norm(nn.Module):
+    """The normalisation that `model.norm` names, with float32 statistics: BERT's epsilon of 1e-12 would vanish in half
+    precision.
+    """
 
     config: ModelConfig
     compute: ComputeConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        kind, size = self.config.norm, x.shape[-1]
         ones: Any = nn.with_logical_partitioning(jax.nn.initializers.ones, ("hidden_out",))
-        scale = self.param("scale", ones, (x.shape[-1],))
-        bias = self.param("bias", zeros("hidden_out"), (x.shape[-1],))
+        broadcast = (1,) * (x.ndim - 1) + (size,)
         y = x.astype(jnp.float32)
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        if kind != "rms":
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.config.layer_norm_eps)
-        broadcast = (1,) * (x.ndim - 1) + scale.shape
-        return (y * scale.reshape(broadcast) + bias.reshape(broadcast)).astype(self.compute.dtype)
+        y = y * self.param("scale", ones, (size,)).reshape(broadcast)
+        if kind == "layer":
+            y = y + self.param("bias", zeros("hidden_out"), (size,)).reshape(broadcast)
+        return y.astype(self.compute.dtype)
 
 
 def gather(x_BLH: jax.Array, positions_BP: jax.Array) -> jax.Array:

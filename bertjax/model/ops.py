@@ -45,6 +45,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": _from_input(lambda x: nn.gelu(x, approximate=True)),
     "gelu_erf": _from_input(lambda x: nn.gelu(x, approximate=False)),
     "relu": nn.relu,
+    "silu": _from_input(nn.silu),
 }
 """`model.activation` -> the function."""
 

@@ -1,7 +1,7 @@
 """Rotary positions: queries and keys are turned by their place, so that scores depend on distances alone.
 
-Su et al. 2021 (arXiv 2104.09864). Of a head of D numbers, numbers i and i + D/2 are turned as a pair, by the angle
-position / base^(2i/D), as in GPT-NeoX, ModernBERT and nomic-bert.
+Su et al. 2021 (arXiv 2104.09864). Of a head of D numbers, pair i is turned by the angle position / base^(2i/D). A pair
+is i and i + D/2 ("halves": GPT-NeoX, ModernBERT, nomic-bert) or 2i and 2i + 1 ("neighbours": the paper, NeoBERT).
 
 Shape letters: B rows, L positions of a row, N heads, D head dimension.
 """
@@ -26,8 +26,16 @@ def rotation(positions_BL: jax.Array, head_dim: int, base: float) -> Rotation:
     return Rotation(jnp.cos(angles), jnp.sin(angles))
 
 
-def rotate(x_BLND: jax.Array, by: Rotation) -> jax.Array:
-    """Turn the two halves of each head against each other; computed in float32, returned in the dtype of `x_BLND`."""
-    first, second = jnp.split(x_BLND.astype(jnp.float32), 2, axis=-1)
+def rotate(x_BLND: jax.Array, by: Rotation, pairs: str = "halves") -> jax.Array:
+    """Turn the two numbers of each pair of each head; computed in float32, returned in the dtype of `x_BLND`.
+
+    `pairs` is a value of `model.rotary_pairs`.
+    """
+    *outer, size = x_BLND.shape
+    # The two numbers of a pair on an axis of their own: the last but one for halves, the last for neighbours.
+    split, axis = ((2, size // 2), -2) if pairs == "halves" else ((size // 2, 2), -1)
+    y = x_BLND.astype(jnp.float32).reshape(*outer, *split)
+    first, second = jnp.take(y, 0, axis=axis), jnp.take(y, 1, axis=axis)
     cos, sin = by.cos[:, :, None, :], by.sin[:, :, None, :]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BLND.dtype)
+    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=axis)
+    return turned.reshape(x_BLND.shape).astype(x_BLND.dtype)

@@ -9,6 +9,7 @@ What the model's shapes leave open is decided so that the function stays the sam
 - positions cut, or repeated from the first on where the run has more (as Longformer does, arXiv 2004.05150).
 - types     where the run has no token types, type 0 is added to the positions: every token had one. Where the model
             had none, they begin at zero.
+- rotary    the bases are those of the run: a larger one is how a model gets used to longer rows.
 - heads     copied where both have one, else fresh.
 
 Shape letters: C copies of a part of a layer, M positions, T token types, V pieces; a trailing dot is the rest.
@@ -34,8 +35,19 @@ _SAME = (
     "activation",
     "layer_norm_eps",
     "positions",
-    "rotary_base",
+    "rotary_pairs",
+    "window",
+    "global_every",
+    "norm",
+    "norm_place",
+    "first_norm",
+    "embedding_norm",
+    "ffn",
+    "biases",
+    "mlm_transform",
+    "tie_words",
 )
+_TOLD = ("rotary_base", "rotary_base_local")  # which longer rows may change, as ModernBERT's second phase does
 _WORD, _POSITION, _TYPE = (f"encoder/embeddings/{name}" for name in ("word", "position", "token_type"))
 _LAYERS = "encoder/groups/"
 
@@ -54,10 +66,13 @@ def check(source: Trained, config: Config) -> None:
         layers = layer_map(config.run.init_layers, ours.num_layers, theirs.num_layers)
     except ConfigError as error:
         raise ConfigError("\n".join([*errors, str(error)])) from None
+    if not ours.first_norm and (layers[0] != 0 or 0 in layers[1:]):
+        layer_0 = "with model.first_norm = False the first layer comes from layer 0, and no other"
+        raise ConfigError("\n".join([*errors, f"run.init_layers = {config.run.init_layers}: {layer_0}; say so"]))
     for part in PARTS:
-        copies = [layer * _copies(theirs, part) // theirs.num_layers for layer in layers]
-        each = ours.num_layers // _copies(ours, part)
-        if any(len(set(copies[first : first + each])) > 1 for first in range(0, ours.num_layers, each)):
+        copies = [_copy_of(theirs, part, layer) for layer in _grouped(layers, ours)]
+        each = len(copies) // _copies(ours, part)
+        if any(len(set(copies[first : first + each])) > 1 for first in range(0, len(copies), each)):
             errors.append(
                 f"model.share = {ours.share!r}: {name} has different {part} weights in layers that would share them;"
                 f" set it to {theirs.share!r}"
@@ -98,7 +113,7 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
         part = path.split("/")[0]
         if part in absent:
             continue
-        if path in (_WORD, "mlm_head/bias"):
+        if path in (_WORD, "mlm_head/word", "mlm_head/bias"):
             x[to_v] = old[path][from_v]
         elif path == _POSITION:
             new[path] = _positions(ours, theirs, old)
@@ -106,17 +121,30 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
             types_T = np.arange(ours.token_types)
             new[path] = old[_TYPE][np.where(types_T < theirs.token_types, types_T, 0)] if _TYPE in old else 0 * x
         elif path.startswith(_LAYERS):
-            new[path] = _layers(path, x, old, layers, ours, theirs)
+            new[path] = _layers(path, x, old, _grouped(layers, ours), ours, theirs)
         else:
             new[path] = old[path]
     begun = [head for head in sorted(absent) if any(path.startswith(head) for path in new)]
     told = f"layers {', '.join(map(str, layers))} of {theirs.num_layers}"
     told += f", {len(to_v):,} of {tokenizer.vocab_size:,} pieces"
+    for field in _TOLD:
+        if getattr(ours, field) != getattr(theirs, field):
+            told += f", model.{field} {getattr(ours, field):g} instead of {getattr(theirs, field):g}"
     return unflatten_dict(new, sep="/"), told + (f"; new: {', '.join(begun)}" if begun else "")
 
 
+def _grouped(layers: list[int], config: ModelConfig) -> list[int]:
+    """Those of the groups, counted without the layer that stands before them in both models, if one does."""
+    return [layer - config.apart for layer in layers[config.apart :]]
+
+
 def _copies(config: ModelConfig, part: str) -> int:
-    return config.copies if part in SHARED[config.share] else config.num_layers
+    return config.copies if part in SHARED[config.share] else config.num_layers - config.apart
+
+
+def _copy_of(config: ModelConfig, part: str, layer: int) -> int:
+    """Which copy of a part this layer of the groups uses."""
+    return layer * _copies(config, part) // (config.num_layers - config.apart)
 
 
 def _layers(
@@ -126,10 +154,10 @@ def _layers(
     path = path.replace("groups/layers/", "groups/")
     part = path.removeprefix(_LAYERS).split("/")[0]
     copies, mine = _copies(theirs, part), _copies(ours, part)
-    firsts = [layers[copy * ours.num_layers // mine] for copy in range(mine)]
+    firsts = [layers[copy * len(layers) // mine] for copy in range(mine)]
     rest = x.shape[1 if part in SHARED[ours.share] else 2 :]
     old_C = old[path].reshape(copies, *rest)
-    return old_C[[layer * copies // theirs.num_layers for layer in firsts]].reshape(x.shape)
+    return old_C[[_copy_of(theirs, part, layer) for layer in firsts]].reshape(x.shape)
 
 
 def _positions(ours: ModelConfig, theirs: ModelConfig, old: dict[str, np.ndarray]) -> np.ndarray:

@@ -25,7 +25,13 @@ from bertjax.model.network import abstract_params, apply
 from bertjax.parallel import sharding
 
 plain = functools.partial(attend, dropout_rate=0.0, key=None)
-interpreted_splash = functools.partial(attention._splash, interpret=True)
+EVERYWHERE = jnp.array(False)
+
+
+def interpreted_splash(q, k, v, segments, *, window=0, is_local=EVERYWHERE):
+    return attention._splash(window, q, k, v, segments, is_local, interpret=True)
+
+
 BACKENDS = {
     "reference": functools.partial(plain, backend="reference"),
     "xla": functools.partial(plain, backend="xla"),
@@ -64,6 +70,30 @@ def test_equals_a_loop_over_the_tokens_of_each_example(name):
         seen = np.flatnonzero(segments[b] == segments[b, i])
         weight = np.exp(k[b, seen, n] @ q[b, i, n] / 2.0)
         np.testing.assert_allclose(out[b, i, n], weight @ v[b, seen, n] / weight.sum(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_local_layer_sees_a_window_and_a_global_one_does_not(name):
+    """Which of the two a layer is comes as data; in packed rows the window ends where the example does."""
+    shape, window = (2, 256, 1, 4), 20
+    q, k, v, cotangent, segments = make_rows(shape)
+
+    @jax.jit
+    def run(is_local):
+        backend = functools.partial(BACKENDS[name], window=window, is_local=is_local)
+        return outputs_and_gradients(backend, q, k, v, cotangent, segments)
+
+    plainly = outputs_and_gradients(BACKENDS[name], q, k, v, cotangent, segments)
+    for a, b in zip(run(jnp.array(False)), plainly, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    out, _, k_gradient, _ = run(jnp.array(True))
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    places = np.arange(256)
+    for b, i in np.ndindex(2, 256):
+        seen = np.flatnonzero((segments[b] == segments[b, i]) & (np.abs(places - i) <= window))
+        weight = np.exp(k[b, seen, 0] @ q[b, i, 0] / 2.0)
+        np.testing.assert_allclose(out[b, i, 0], weight @ v[b, seen, 0] / weight.sum(), atol=2e-6, rtol=0)
+    assert np.isfinite(k_gradient).all()
 
 
 @pytest.mark.parametrize(
@@ -120,10 +150,11 @@ def test_each_device_computes_its_own_rows_and_heads(rows):
     """A kernel under a mesh, and one row (as at initialisation), which no axis divides."""
     mesh = sharding.make_mesh(tiny(mesh={"data": 2, "fsdp": 2, "tensor": 2}).mesh)
     *arrays, segments = make_rows((rows, 128, 2, 8))
+    splash = functools.partial(attention._splash, 0, interpret=True)
 
     def split(q, k, v, segments):
         q, k, v = (sharding.constrain(x, "rows", "length", "heads", "head_dim") for x in (q, k, v))
-        return attention._on_each_device(interpreted_splash, q, k, v, segments)
+        return attention._on_each_device(splash, q, k, v, segments, EVERYWHERE)
 
     expected = jax.jit(functools.partial(outputs_and_gradients, BACKENDS["reference"]))(*arrays, segments)
     with jax.set_mesh(mesh):

@@ -23,6 +23,15 @@ def test_flops_per_token(model, seq_len, giga):
     assert parts["total"] == sum(v for k, v in parts.items() if k != "total")
 
 
+def test_a_window_and_a_gate_are_counted():
+    """ModernBERT-base on rows of 1,024: 8 layers see all of it, 14 see 129 tokens; three matrices in its FFN."""
+    model = ModelConfig(num_layers=22, ffn_size=1152, ffn="gated", window=64, vocab_size=50_368)
+    parts = flops_per_token(model, 1024, predicted=0.3)
+    np.testing.assert_allclose(parts["encoder"], 6 * 22 * (4 * 768**2 + 3 * 768 * 1152))
+    np.testing.assert_allclose(parts["attention"], 12 * 768 * (8 * 1024 + 14 * 129))
+    assert flops_per_token(model, 100, predicted=0.3)["attention"] == 12 * 768 * 22 * 100
+
+
 def test_fewer_slots_cost_less():
     few, many = (predicted_share(DataConfig(seq_len=512, max_predictions=p)) for p in (20, 77))
     cost = [flops_per_token(ModelConfig(), 512, predicted=share)["mlm_head"] for share in (few, many)]

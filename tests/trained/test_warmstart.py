@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from models import KINDS
 from small import random_batch, tiny
 
 from bertjax.corpus.train_tokenizer import train_sentencepiece
@@ -98,6 +99,26 @@ def test_fewer_layers_are_those_of_the_rule(words):
         assert told.startswith(f"layers {layers[0]}, {layers[1]} of 4")
     assert warmstart.layer_map((), 6, 12) == [0, 2, 4, 7, 9, 11]  # DistilBERT's
     assert warmstart.layer_map((), 1, 12) == [0]
+
+
+def test_a_first_layer_without_a_norm_stays_the_first(words):
+    """It has no parameters for another place, and no other layer has its shape."""
+    modern = QUIET | {name: KINDS["albert_modern"][name] for name in KINDS["albert_modern"]}
+    old = tiny(model=modern)
+    alone = tiny(model=modern | {"share": "none", "num_groups": 1, "rotary_base": 500.0})
+    before, after, told = started(old, alone, words)
+    assert told.endswith("model.rotary_base 500 instead of 10000")
+    alone = replace(alone, model=replace(alone.model, rotary_base=10_000.0))
+    assert_same_function(old, before, alone, after, random_batch(old))
+
+    fewer = tiny(model=modern | {"share": "none", "num_groups": 1, "num_layers": 3})
+    before, after, _ = started(alone, fewer, words, init_layers=(0, 1, 4))
+    one, other = (params["encoder"] for params in (before, after))
+    jax.tree.map(np.testing.assert_array_equal, one["first"], other["first"])
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[np.array([0, 3])], y), one["groups"], other["groups"])
+    for wrong in ((1, 2, 3), (0, 0, 1)):
+        with pytest.raises(ConfigError, match=r"run.init_layers = .*comes from layer 0"):
+            started(alone, fewer, words, init_layers=wrong)
 
 
 @pytest.mark.parametrize(
