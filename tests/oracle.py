@@ -91,11 +91,13 @@ def pretrain_outputs(params, model, batch, row):
     return outputs
 
 
-def adam_step(w, g, m, v, t, *, lr, b1, b2, eps, decay, bias_correction, trust):
-    """One update of one layer's tensor: AdamW, or LAMB where `trust`. Returns w, m, v."""
+def adam_step(w, g, m, v, t, *, lr, b1, b2, eps, decay, bias_correction, trust, stable=False):
+    """One update of one layer's tensor: AdamW, LAMB where `trust`, or StableAdamW. Returns w, m, v."""
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
     m_hat, v_hat = (m / (1 - b1**t), v / (1 - b2**t)) if bias_correction else (m, v)
+    if stable:
+        lr = lr / max(1.0, math.sqrt((g**2 / np.maximum(v_hat, eps**2)).mean()))
     u = m_hat / (np.sqrt(v_hat) + eps) + decay * w
     ratio = 1.0
     if trust:

@@ -94,13 +94,10 @@ def _relation_errors(config: Any) -> list[str]:
             d.batch_size % o.accumulate == 0,
             f"optim.accumulate = {o.accumulate}: must divide data.batch_size = {d.batch_size}",
         ),
-        (
-            o.warmup_steps <= r.steps,
-            f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {r.steps}",
-        ),
         (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
     ]
-    rules += _data_relations(d) + _run_relations(r) + _teacher_relations(config.objective, config.teacher)
+    rules += _data_relations(d) + _optim_relations(o, r.steps) + _run_relations(r)
+    rules += _teacher_relations(config.objective, config.teacher)
     return [message for holds, message in rules if not holds]
 
 
@@ -137,6 +134,31 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
         (
             d.mask_count <= d.max_predictions,
             f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
+        ),
+    ]
+
+
+def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
+    of_power = "belongs to optim.schedule = power; leave it"
+    return [
+        (o.warmup_steps <= steps, f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {steps}"),
+        (o.schedule == "power" or o.power == 1.0, f"optim.power = {o.power}: {of_power} at 1.0"),
+        (o.schedule == "power" or not o.shift_decay, f"optim.shift_decay = True: {of_power} at False"),
+        (
+            o.schedule in ("wsd_linear", "wsd_sqrt") or o.decay_steps == 0,
+            f"optim.decay_steps = {o.decay_steps}: needs optim.schedule = wsd_linear or wsd_sqrt; set it to 0",
+        ),
+        (
+            o.decay_steps <= max(steps - o.warmup_steps, 0),
+            f"optim.decay_steps = {o.decay_steps}: run.steps = {steps} leave {steps - o.warmup_steps} after warm-up",
+        ),
+        (
+            o.name != "stableadamw" or o.bias_correction,
+            "optim.bias_correction = False: stableadamw measures gradients by moments without bias; set it to True",
+        ),
+        (
+            o.decay_by_lr or (o.name != "lamb" and o.lr > 0.0),
+            "optim.decay_by_lr = False: needs optim.name = adamw or stableadamw, and optim.lr above 0.0",
         ),
     ]
 

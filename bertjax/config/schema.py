@@ -214,19 +214,37 @@ class DataConfig:
 class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
-    name: str = value("adamw", "the optimizer: adamw, lamb", choices=("adamw", "lamb"))
+    name: str = value(
+        "adamw",
+        "the optimizer: adamw, lamb, stableadamw (each layer's update is cut where its gradient is unusually large)",
+        choices=("adamw", "lamb", "stableadamw"),
+    )
     lr: float = value(1e-4, "at the end of warm-up", least=0)
     warmup_steps: int = value(10_000, "linear from 0", least=0)
-    power: float = value(1.0, "decay lr * (1 - t)^power to 0 at run.steps; 1 = linear, 0 = constant", least=0)
-    shift_decay: bool = value(
-        False, "False: t = step / steps, as in BERT (lr drops as warm-up ends); True: t counts from there"
+    schedule: str = value(
+        "power",
+        "after warm-up: power (lr * (1 - t)^power), cosine (half a wave), wsd_linear, wsd_sqrt (constant, and over the"
+        " last decay_steps down by t or by sqrt(t)); t goes from 0 to 1 at run.steps",
+        choices=("power", "cosine", "wsd_linear", "wsd_sqrt"),
     )
+    power: float = value(1.0, "schedule = power: 1 = linear, 0 = constant", least=0)
+    shift_decay: bool = value(
+        False,
+        "schedule = power: False: t = step / steps, as in BERT (lr drops as warm-up ends); True: t counts from there",
+    )
+    # These two move the end of the schedule, as run.steps does, so a run says it when they change.
+    decay_steps: int = value(0, "wsd_linear, wsd_sqrt: steps of the decay; 0 = none yet", least=0, may_change=True)
+    final_lr: float = value(0.0, "share of lr that is left at run.steps", least=0, below=1, may_change=True)
     b1: float = value(0.9, "decay of the first moment", least=0, below=1)
     b2: float = value(0.999, "decay of the second moment", least=0, below=1)
     eps: float = value(1e-6, "added outside the square root", least=0)
     weight_decay: float = value(0.01, "not applied to biases and LayerNorm", least=0)
+    decay_by_lr: bool = value(
+        True,
+        "a step takes away weight_decay times, True: its rate; False: its rate / lr, as ModernBERT's 1e-5 is meant",
+    )
     bias_correction: bool = value(
-        False, "False as in Google's BERT and ALBERT; True as in the Adam paper and NVIDIA's LAMB"
+        False, "False as in Google's BERT and ALBERT; True as in the Adam paper, NVIDIA's LAMB and StableAdamW"
     )
     freeze: tuple[str, ...] = value(
         (), "parameters that stay as they begin: beginnings of paths, as encoder/embeddings/position"

@@ -45,6 +45,13 @@ from bertjax.errors import ConfigError
         ("run", {"seed": 2**32}, "run.seed"),
         ("optim", {"accumulate": 3}, "data.batch_size = 256"),
         ("run", {"steps": 5}, "optim.warmup_steps"),
+        ("optim", {"schedule": "cosine", "power": 0.5}, "optim.power = 0.5: belongs to optim.schedule = power"),
+        ("optim", {"schedule": "cosine", "shift_decay": True}, "optim.shift_decay = True: belongs to"),
+        ("optim", {"schedule": "cosine", "decay_steps": 5}, "needs optim.schedule = wsd_linear or wsd_sqrt"),
+        ("optim", {"schedule": "wsd_sqrt", "decay_steps": 990_001}, "run.steps = 1000000 leave 990000 after"),
+        ("optim", {"name": "stableadamw"}, "optim.bias_correction = False"),
+        ("optim", {"name": "lamb", "decay_by_lr": False}, "optim.decay_by_lr = False"),
+        ("optim", {"lr": 0.0, "decay_by_lr": False}, "optim.lr above 0.0"),
         ("objective", {"mlm": 0.0, "pair": 0.0}, "objective"),
     ],
 )

@@ -29,13 +29,27 @@ def random_params(rng):
     }
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
-@pytest.mark.parametrize("bias_correction", [False, True])
-def test_twenty_steps_equal_numpy(name, bias_correction):
-    """Each layer of each stack is updated as if it were alone; biases and norms are neither decayed nor adapted."""
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "adamw"},
+        {"name": "adamw", "bias_correction": True},
+        {"name": "adamw", "decay_by_lr": False},
+        {"name": "lamb"},
+        {"name": "lamb", "bias_correction": True},
+        {"name": "stableadamw", "bias_correction": True},
+        {"name": "stableadamw", "bias_correction": True, "decay_by_lr": False},
+    ],
+    ids=str,
+)
+def test_twenty_steps_equal_numpy(fields):
+    """Each layer of each stack is updated as if it were alone; biases and norms are neither decayed nor adapted.
+
+    Gradients of some steps are a hundred times larger, in one layer each: a layer that is unlike the others.
+    """
     rng = np.random.default_rng(0)
     params = random_params(rng)
-    config = OptimConfig(name=name, lr=0.05, warmup_steps=4, bias_correction=bias_correction, clip_norm=0.0)
+    config = OptimConfig(lr=0.05, warmup_steps=4, clip_norm=0.0, **fields)
     optimizer = make_optimizer(config, steps=25)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
@@ -45,18 +59,21 @@ def test_twenty_steps_equal_numpy(name, bias_correction):
     update = jax.jit(optimizer.update)
     for step in range(20):
         grads = [rng.normal(size=x.shape) for x in flat]
+        for g in grads:
+            g[0] *= 100.0 if step % 7 == 3 else 1.0
         updates, state = update(jax.tree.map(jnp.float32, jax.tree.unflatten(tree, grads)), state, ours)
         ours = optax.apply_updates(ours, updates)
         lr = 0.05 * step / 4 if step < 4 else 0.05 * (1 - step / 25)
         for i, path in enumerate(paths):
             adapted = "bias" not in path and "scale" not in path
             depth = ("groups" in path) + ("layers" in path)
+            decay = 0.01 * adapted / (1.0 if config.decay_by_lr else 0.05)
             for index in np.ndindex(flat[i].shape[:depth]):
                 m, v = moments[i]
                 flat[i][index], m[index], v[index] = adam_step(
                     flat[i][index], grads[i][index], m[index], v[index], step + 1,
-                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=0.01 * adapted,
-                    bias_correction=bias_correction, trust=adapted and name == "lamb",
+                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
+                    trust=adapted and config.name == "lamb", stable=config.name == "stableadamw",
                 )  # fmt: skip
     for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
@@ -97,3 +114,24 @@ def test_schedules(changes, expected):
     schedule = make_schedule(OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **changes}), steps=100)
     for step, lr in expected.items():
         np.testing.assert_allclose(schedule(step), lr, rtol=1e-6, atol=1e-7, err_msg=f"step {step}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"schedule": "cosine"}, lambda s: 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
+        ({"schedule": "cosine", "final_lr": 0.1}, lambda s: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
+        ({"schedule": "wsd_linear", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - (s - 70) / 30),
+        ({"schedule": "wsd_sqrt", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - np.sqrt((s - 70) / 30)),
+        ({"schedule": "wsd_sqrt", "decay_steps": 30, "final_lr": 0.5},
+         lambda s: 1.0 if s < 70 else 0.5 + 0.5 * (1 - np.sqrt((s - 70) / 30))),
+        ({"schedule": "wsd_sqrt"}, lambda s: 1.0),
+        ({"schedule": "wsd_linear", "decay_steps": 90}, lambda s: 1 - (s - 10) / 90),
+        ({"final_lr": 0.2}, lambda s: 0.2 + 0.8 * (1 - s / 100)),
+    ],
+)  # fmt: skip
+def test_every_step_of_a_schedule_equals_numpy(changes, left):
+    schedule = jax.jit(make_schedule(OptimConfig(lr=3.0, warmup_steps=10, **changes), steps=100))
+    for step in range(101):
+        expected = 3.0 * (step / 10 if step < 10 else left(step))
+        np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")

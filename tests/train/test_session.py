@@ -34,6 +34,24 @@ def test_three_parts_are_the_whole(half, tmp_path, capsys):
     assert toy.train(half) and "is done, at step 60 of 60" in capsys.readouterr().err
 
 
+def test_a_cooldown_from_a_checkpoint_is_the_run_that_had_it_from_the_start(tmp_path, capsys):
+    """The rate is constant before it, whatever end was planned then; and the run says what is new."""
+    stable = override(toy.CONFIG, optim={"power": 1.0, "schedule": "wsd_sqrt"})
+    cooled = override(stable, run={"steps": 30}, optim={"decay_steps": 10})
+    assert toy.train(tmp_path / "whole", cooled)
+    assert toy.train(tmp_path / "parts", override(stable, run={"steps": 20}))
+    capsys.readouterr()
+    assert toy.train(tmp_path / "parts", cooled)
+    told = "optim.decay_steps was 0, run.steps was 20: the schedule now ends at 30, and decays from step 20 on"
+    assert told in " ".join(capsys.readouterr().err.split())
+    rates = [
+        [(line["lr"], line["loss"]) for line in metrics.read(tmp_path / run / metrics.METRICS) if "loss" in line]
+        for run in ("whole", "parts")
+    ]
+    assert rates[0] == rates[1] and len(rates[0]) == 30
+    assert [lr for lr, _ in rates[0]][:21] == [rates[0][0][0]] * 21 and rates[0][21][0] < rates[0][20][0]
+
+
 def test_a_new_run_may_begin_with_other_parameters(tmp_path):
     assert toy.train(
         tmp_path, override(toy.CONFIG, run={"steps": 1}), begin=lambda fresh: {"slope": fresh["slope"] + 3}
