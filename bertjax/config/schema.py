@@ -110,6 +110,7 @@ class ObjectiveConfig:
 
     mlm: float = value(1.0, "masked language model", least=0)
     pair: float = value(1.0, "next sentence or sentence order, by data.examples", least=0)
+    z: float = value(0.0, "z-loss: the square of log(sum(exp(logits))) of each masked word; 1e-4 in PaLM", least=0)
     soft: float = value(0.0, "KL divergence from the teacher's words at teacher.temperature, times its square", least=0)
     cosine: float = value(0.0, "1 - cosine of hidden states", least=0)
     logit_mse: float = value(0.0, "squared difference of the logits, mean over the vocabulary", least=0)

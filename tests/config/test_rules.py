@@ -53,6 +53,7 @@ from bertjax.errors import ConfigError
         ("optim", {"name": "lamb", "decay_by_lr": False}, "optim.decay_by_lr = False"),
         ("optim", {"lr": 0.0, "decay_by_lr": False}, "optim.lr above 0.0"),
         ("objective", {"mlm": 0.0, "pair": 0.0}, "objective"),
+        ("objective", {"mlm": 0.0, "pair": 0.0, "z": 1e-4}, "every coefficient but z is 0.0"),
     ],
 )
 def test_impossible_values_are_named(section, fields, named):
