@@ -250,6 +250,12 @@ class OptimConfig:
     freeze: tuple[str, ...] = value(
         (), "parameters that stay as they begin: beginnings of paths, as encoder/embeddings/position"
     )
+    ema: float = value(
+        0.0,
+        "decay of a moving average of the weights: what is then evaluated, exported and begun with; 0.0 = none",
+        least=0,
+        below=1,
+    )
     clip_norm: float = value(1.0, "global gradient norm after all reductions; 0.0 = off", least=0)
     accumulate: int = value(1, "microbatches of an update; must divide data.batch_size", least=1)
 

@@ -81,7 +81,38 @@ def make_optimizer(config: OptimConfig, *, steps: int) -> Optimizer:
         parts = [optax.masked(optax.set_to_zero(), frozen), *parts, optax.masked(optax.set_to_zero(), frozen)]
     schedule = make_schedule(config, steps=steps)
     chain = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    if config.ema > 0.0:
+        chain = averaging(chain, decay=config.ema)
     return Optimizer(chain.init, chain.update, schedule)
+
+
+class Averaged(NamedTuple):
+    """Updates made so far, the state of an optimizer, and the average of the parameters that it made."""
+
+    updates: jax.Array
+    optimizer: Any
+    average: Any
+
+
+def averaging(optimizer: optax.GradientTransformation, *, decay: float) -> optax.GradientTransformation:
+    """The same updates, with a moving average of the parameters beside them.
+
+    Its bias towards its beginning is taken out as in Adam's moments: after one update it is the parameters themselves,
+    and the initial ones are never in it.
+    """
+
+    def init(params: Any) -> Averaged:
+        return Averaged(jnp.zeros([], jnp.int32), optimizer.init(params), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Any, state: Averaged, params: Any = None) -> tuple[Any, Averaged]:
+        updates, inner = optimizer.update(grads, state.optimizer, params)
+        count = state.updates + 1
+        share = (1.0 - decay) / debias(decay, count)
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, w: a + share * (w - a), state.average, new)
+        return updates, Averaged(count, inner, average)
+
+    return optax.GradientTransformation(init, update)
 
 
 def frozen_mask(beginnings: tuple[str, ...], params: Any) -> Any:

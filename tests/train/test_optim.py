@@ -135,3 +135,24 @@ def test_every_step_of_a_schedule_equals_numpy(changes, left):
     for step in range(101):
         expected = 3.0 * (step / 10 if step < 10 else left(step))
         np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")
+
+
+def test_the_average_equals_numpy_at_every_step_and_changes_no_update():
+    """Of the parameters after each update, the last with the most weight; the initial ones count nothing."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(jnp.float32, random_params(rng))
+    fields = {"lr": 0.1, "warmup_steps": 0, "freeze": ("encoder/embeddings",)}
+    plain, averaged = (make_optimizer(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
+    state, other = plain.init(params), averaged.init(params)
+    updates, updates_too = jax.jit(plain.update), jax.jit(averaged.update)
+    seen = []
+    for step in range(1, 13):
+        grads = jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), params)
+        made, state = updates(grads, state, params)
+        same, other = updates_too(grads, other, params)
+        jax.tree.map(np.testing.assert_array_equal, made, same)
+        params = optax.apply_updates(params, made)
+        seen.append(jax.tree.map(np.float64, params))
+        weights = 0.9 ** np.arange(step)[::-1]
+        expected = jax.tree.map(lambda *x, w=weights: np.average(x, axis=0, weights=w), *seen)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), other.average, expected)
