@@ -158,7 +158,7 @@ def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
         ),
         (
             o.decay_by_lr or (o.name != "lamb" and o.lr > 0.0),
-            "optim.decay_by_lr = False: needs optim.name = adamw or stableadamw, and optim.lr above 0.0",
+            "optim.decay_by_lr = False: needs another optim.name than lamb, and optim.lr above 0.0",
         ),
     ]
 

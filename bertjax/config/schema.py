@@ -217,8 +217,9 @@ class OptimConfig:
 
     name: str = value(
         "adamw",
-        "the optimizer: adamw, lamb, stableadamw (each layer's update is cut where its gradient is unusually large)",
-        choices=("adamw", "lamb", "stableadamw"),
+        "the optimizer: adamw, lamb, stableadamw (a layer's step is cut where its gradient is unusually large), muon"
+        " (orthogonal updates of the layers' matrices, adamw for the rest)",
+        choices=("adamw", "lamb", "stableadamw", "muon"),
     )
     lr: float = value(1e-4, "at the end of warm-up", least=0)
     warmup_steps: int = value(10_000, "linear from 0", least=0)
@@ -238,6 +239,7 @@ class OptimConfig:
     final_lr: float = value(0.0, "share of lr that is left at run.steps", least=0, below=1, may_change=True)
     b1: float = value(0.9, "decay of the first moment", least=0, below=1)
     b2: float = value(0.999, "decay of the second moment", least=0, below=1)
+    momentum: float = value(0.95, "muon: decay of the first moment of the matrices", least=0, below=1)
     eps: float = value(1e-6, "added outside the square root", least=0)
     weight_decay: float = value(0.01, "not applied to biases and LayerNorm", least=0)
     decay_by_lr: bool = value(

@@ -1,17 +1,22 @@
-"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, and StableAdamW; schedules, and masks by
+"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, StableAdamW, Muon; schedules, and masks by
 parameter name.
 
 optax's own `adamw` and `lamb` always correct the bias of the moments, and take one trust ratio for a whole leaf.
 Google's optimizers do not correct, and a leaf here stacks many layers, each of which needs its own ratio.
 """
 
+import math
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+from optax.contrib import MuonDimensionNumbers
 
 from bertjax.config.schema import OptimConfig
 from bertjax.errors import ConfigError
@@ -214,10 +219,65 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def matrix_axes(params: Any) -> Any:
+    """Which axes of each kernel of the layers are its rows (summed over) and its columns; None of the other leaves.
+
+    Attention's projections [H, heads, D] are matrices of H rows, and `out` [heads, D, H] is one of H columns. The axes
+    in front stack layers, each of which has matrices of its own.
+    """
+
+    def axes(path: Any, x: jax.Array, stacked: int) -> MuonDimensionNumbers | None:
+        names = _names(path)
+        if not stacked or names[-1] != "kernel":
+            return None
+        split = x.ndim - 1 if names[-2] == "out" else stacked + 1
+        return MuonDimensionNumbers(tuple(range(stacked, split)), tuple(range(split, x.ndim)))
+
+    return jax.tree_util.tree_map_with_path(axes, params, stacked_axes(params))
+
+
+def orthogonalised(config: OptimConfig) -> tuple[optax.GradientTransformation, ...]:
+    """Muon for the matrices of the layers, Adam for all else; weight decay.
+
+    Jordan et al. (github.com/KellerJordan/Muon), with the sizes of updates of Liu et al. (arXiv 2502.16982): 0.2
+    sqrt(max(rows, columns)), which makes them as large as Adam's, so that one rate and one decay serve both.
+    """
+
+    def matrices(params: Any) -> Any:
+        # Without the boxes of logical names: what is masked then takes the place of a box, and is not in one.
+        axes = matrix_axes(nn.meta.unbox(params))
+        return jax.tree.map(lambda one: one is not None, axes, is_leaf=_is_axes)
+
+    def others(params: Any) -> Any:
+        return jax.tree.map(operator.not_, matrices(params))
+
+    scale = optax.contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=matrix_axes)
+    return (
+        optax.masked(optax.chain(scale, optax.stateless(_scale_by_size)), matrices),
+        optax.masked(scale_by_adam(config), others),
+        add_decay(config),
+    )
+
+
+def _scale_by_size(updates: Any, params: Any) -> Any:
+    del params
+
+    def scale(u: jax.Array, axes: MuonDimensionNumbers) -> jax.Array:
+        rows, columns = (math.prod(u.shape[i] for i in one) for one in axes)
+        return 0.2 * math.sqrt(max(rows, columns)) * u
+
+    return jax.tree.map(scale, updates, matrix_axes(updates))
+
+
+def _is_axes(x: Any) -> bool:
+    return x is None or isinstance(x, MuonDimensionNumbers)
+
+
 OPTIMIZERS: dict[str, Callable[[OptimConfig], tuple[optax.GradientTransformation, ...]]] = {
     "adamw": lambda c: (scale_by_adam(c), add_decay(c)),
     "lamb": lambda c: (scale_by_adam(c), add_decay(c), optax.masked(scale_by_layer_trust_ratio(), decay_mask)),
     "stableadamw": lambda c: (scale_by_stable_adam(c),),
+    "muon": orthogonalised,
 }
 """`optim.name` -> what stands between the clipped gradients and the learning rate."""
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from oracle import adam_step
+from oracle import adam_step, muon_step
 
 from bertjax.config.schema import OptimConfig
 from bertjax.train.optim import decay_mask, make_optimizer, make_schedule, stacked_axes
@@ -77,6 +77,66 @@ def test_twenty_steps_equal_numpy(fields):
                 )  # fmt: skip
     for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def layered_params(rng):
+    """The leaves of two groups of layers with shared attention and three ffn each, and one of each kind beside them."""
+
+    def affine(*shape, bias):
+        return {"kernel": rng.normal(size=shape), "bias": rng.normal(size=bias)}
+
+    attention = {"query": affine(2, 6, 2, 4, bias=(2, 2, 4)), "out": affine(2, 2, 4, 6, bias=(2, 6))}
+    ffn = {"up": affine(2, 3, 6, 10, bias=(2, 3, 10)), "down": affine(2, 3, 10, 6, bias=(2, 3, 6))}
+    norm = {"norm": {"scale": rng.normal(size=(2, 6))}}
+    return {
+        "encoder": {
+            "embeddings": {"word": rng.normal(size=(7, 6)), "to_hidden": affine(6, 6, bias=(6,))},
+            "groups": {"attention": attention | norm, "layers": {"ffn": ffn}},
+        },
+        "mlm_head": {"dense": affine(6, 6, bias=(6,))},
+    }
+
+
+MATRICES = {  # as (stacked axes, rows of the matrix)
+    "['encoder']['groups']['attention']['query']['kernel']": (1, 6),
+    "['encoder']['groups']['attention']['out']['kernel']": (1, 8),
+    "['encoder']['groups']['layers']['ffn']['up']['kernel']": (2, 6),
+    "['encoder']['groups']['layers']['ffn']['down']['kernel']": (2, 10),
+}
+
+
+def test_muon_equals_numpy_in_loops():
+    """The kernels of the layers matrix by matrix, all else by AdamW, with one rate and decay."""
+    rng = np.random.default_rng(0)
+    params = layered_params(rng)
+    config = OptimConfig(name="muon", lr=0.05, warmup_steps=0, power=0.0, bias_correction=True, clip_norm=0.0)
+    optimizer = make_optimizer(config, steps=10)
+    ours = jax.tree.map(jnp.float32, params)
+    state = optimizer.init(ours)
+    flat, tree = jax.tree.flatten(params)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    assert set(MATRICES) < set(paths)
+    moments = [(np.zeros_like(x), np.zeros_like(x)) for x in flat]
+    update = jax.jit(optimizer.update)
+    for step in range(1, 9):
+        grads = [rng.normal(size=x.shape) for x in flat]
+        updates, state = update(jax.tree.map(jnp.float32, jax.tree.unflatten(tree, grads)), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        for w, g, (m, v), path in zip(flat, grads, moments, paths, strict=True):
+            decayed = 0.01 * ("bias" not in path and "scale" not in path)
+            stacked, rows = MATRICES.get(path, (0, None))
+            for index in np.ndindex(w.shape[:stacked]):
+                if rows:
+                    one = (x[index].reshape(rows, -1) for x in (w, g, m))
+                    made = muon_step(*one, step, lr=0.05, beta=0.95, decay=decayed)
+                    w[index], m[index] = (x.reshape(w[index].shape) for x in made)
+                else:
+                    w[...], m[...], v[...] = adam_step(
+                        w, g, m, v, step, lr=0.05, b1=0.9, b2=0.999, eps=1e-6, decay=decayed, bias_correction=True,
+                        trust=False,
+                    )  # fmt: skip
+    for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=path)
 
 
 def test_masks_go_by_name_not_by_rank():
