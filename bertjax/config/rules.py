@@ -102,6 +102,7 @@ def _relation_errors(config: Any) -> list[str]:
 
 
 def _data_relations(d: Any) -> list[tuple[bool, str]]:
+    most = round(d.seq_len * max(d.mask_rate, d.final_mask_rate))
     return [
         (all(share > 0.0 for share in d.mix), f"data.mix = {d.mix}: must be positive numbers, one for each source"),
         (
@@ -130,6 +131,16 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
         (
             len(d.mask_shares) == 3 and abs(sum(d.mask_shares) - 1.0) < 1e-6,
             f"data.mask_shares = {d.mask_shares}: must be three shares that add up to 1, as 0.8,0.1,0.1",
+        ),
+        (
+            d.final_mask_rate == 0.0 or d.mask_count == 0,
+            f"data.final_mask_rate = {d.final_mask_rate}: data.mask_count = {d.mask_count} is in place of rates; set"
+            " one of them to 0",
+        ),
+        (
+            d.final_mask_rate == 0.0 or most <= d.max_predictions,
+            f"data.max_predictions = {d.max_predictions}: too few for the highest of data.mask_rate = {d.mask_rate} and"
+            f" data.final_mask_rate = {d.final_mask_rate}; set it to {most}",
         ),
         (
             d.mask_count <= d.max_predictions,

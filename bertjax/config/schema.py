@@ -186,6 +186,12 @@ class DataConfig:
     )
     max_ngram: int = value(3, "masking = ngram: n words with probability proportional to 1/n, n up to this", least=1)
     mask_rate: float = value(0.15, "share of an example's tokens to predict", least=0, below=1)
+    final_mask_rate: float = value(
+        0.0,
+        "mask_rate goes there evenly over the rows of the run; evaluations have it throughout; 0.0 = it stays",
+        least=0,
+        below=1,
+    )
     mask_count: int = value(0, "tokens of an example to predict, instead of the rate; 0 = by mask_rate", least=0)
     mask_smoothing: float = value(
         0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
@@ -204,6 +210,11 @@ class DataConfig:
     def pairs(self) -> bool:
         """Whether examples have two segments and a label."""
         return self.examples in ("nsp", "sop")
+
+    @property
+    def last_mask_rate(self) -> float:
+        """The rate at the end of the run, and of every evaluation."""
+        return self.final_mask_rate or self.mask_rate
 
     @property
     def row_lengths(self) -> tuple[int, ...]:
