@@ -135,14 +135,33 @@ def pretrain_outputs(params, model, batch, row):
     return outputs
 
 
-def adam_step(w, g, m, v, t, *, lr, b1, b2, eps, decay, bias_correction, trust):
-    """One update of one layer's tensor: AdamW, or LAMB where `trust`. Returns w, m, v."""
+def adam_step(w, g, m, v, t, *, lr, b1, b2, eps, decay, bias_correction, trust, stable=False):
+    """One update of one layer's tensor: AdamW, LAMB where `trust`, or StableAdamW. Returns w, m, v."""
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
     m_hat, v_hat = (m / (1 - b1**t), v / (1 - b2**t)) if bias_correction else (m, v)
+    if stable:
+        lr = lr / max(1.0, math.sqrt((g**2 / np.maximum(v_hat, eps**2)).mean()))
     u = m_hat / (np.sqrt(v_hat) + eps) + decay * w
     ratio = 1.0
     if trust:
         norm_w, norm_u = np.sqrt((w * w).sum()), np.sqrt((u * u).sum())
         ratio = norm_w / norm_u if norm_w > 0 and norm_u > 0 else 1.0
     return w - lr * ratio * u, m, v
+
+
+def muon_step(w, g, m, t, *, lr, beta, decay):
+    """One update of one matrix [rows, columns] by Muon, as large as AdamW's. Returns w, m.
+
+    Nesterov: the moment that the next step would have with the same gradient, each part without its bias.
+    """
+    m = beta * m + (1 - beta) * g
+    x = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (np.sqrt((x * x).sum()) + 1e-8)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    u = 0.2 * math.sqrt(max(w.shape)) * (x.T if tall else x)
+    return w - lr * (u + decay * w), m

@@ -46,6 +46,42 @@ def _relation_errors(config: Any) -> list[str]:
     m, d, o, r = config.model, config.data, config.optim, config.run
     rules = [
         (
+            m.token_types != 1 or not d.pairs,
+            "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
+        ),
+        (
+            config.objective.pair == 0.0 or ("pair_head" in m.heads and d.pairs),
+            f"objective.pair = {config.objective.pair}: needs pair_head in model.heads and data.examples = nsp or sop;"
+            " set it to 0.0 to train without a pair loss",
+        ),
+        ("mlm_head" in m.heads, f"model.heads = {m.heads}: masked words are what is evaluated; add mlm_head"),
+        (
+            any(value for name, value in vars(config.objective).items() if name != "z"),
+            "objective: every coefficient but z is 0.0; set objective.mlm to 1.0",
+        ),
+        (
+            d.seq_len <= m.max_positions,
+            f"data.seq_len = {d.seq_len}: must be at most model.max_positions = {m.max_positions}",
+        ),
+        (
+            d.max_predictions <= d.seq_len,
+            f"data.max_predictions = {d.max_predictions}: must be at most data.seq_len = {d.seq_len}",
+        ),
+        (
+            d.batch_size % o.accumulate == 0,
+            f"optim.accumulate = {o.accumulate}: must divide data.batch_size = {d.batch_size}",
+        ),
+        (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
+    ]
+    rules += _model_relations(m) + _data_relations(d) + _optim_relations(o, r.steps) + _run_relations(r)
+    rules += _teacher_relations(config.objective, config.teacher)
+    return [message for holds, message in rules if not holds]
+
+
+def _model_relations(m: Any) -> list[tuple[bool, str]]:
+    grouped = m.num_layers - m.apart
+    return [
+        (
             m.hidden_size % m.num_heads == 0,
             f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
         ),
@@ -62,52 +98,8 @@ def _relation_errors(config: Any) -> list[str]:
             m.embedding_size <= m.hidden_size,
             f"model.embedding_size = {m.embedding_size}: must be at most model.hidden_size = {m.hidden_size}",
         ),
-        (
-            m.token_types != 1 or not d.pairs,
-            "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
-        ),
         ("pair_head" not in m.heads or "pooler" in m.heads, f"model.heads = {m.heads}: pair_head needs pooler; add it"),
         (len(set(m.heads)) == len(m.heads), f"model.heads = {m.heads}: names a head twice"),
-        (
-            config.objective.pair == 0.0 or ("pair_head" in m.heads and d.pairs),
-            f"objective.pair = {config.objective.pair}: needs pair_head in model.heads and data.examples = nsp or sop;"
-            " set it to 0.0 to train without a pair loss",
-        ),
-        ("mlm_head" in m.heads, f"model.heads = {m.heads}: masked words are what is evaluated; add mlm_head"),
-        (
-            any(vars(config.objective).values()),
-            "objective: every coefficient is 0.0; set objective.mlm to 1.0",
-        ),
-        (
-            d.seq_len <= m.max_positions,
-            f"data.seq_len = {d.seq_len}: must be at most model.max_positions = {m.max_positions}",
-        ),
-        (
-            d.max_predictions <= d.seq_len,
-            f"data.max_predictions = {d.max_predictions}: must be at most data.seq_len = {d.seq_len}",
-        ),
-        (
-            d.batch_size % o.accumulate == 0,
-            f"optim.accumulate = {o.accumulate}: must divide data.batch_size = {d.batch_size}",
-        ),
-        (
-            o.warmup_steps <= r.steps,
-            f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {r.steps}",
-        ),
-        (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
-    ]
-    rules += (
-        _model_relations(m)
-        + _data_relations(d)
-        + _run_relations(r)
-        + _teacher_relations(config.objective, config.teacher)
-    )
-    return [message for holds, message in rules if not holds]
-
-
-def _model_relations(m: Any) -> list[tuple[bool, str]]:
-    grouped = m.num_layers - m.apart
-    return [
         (
             m.first_norm or m.norm_place == "pre",
             "model.first_norm = False: needs model.norm_place = pre; set it to True",
@@ -118,8 +110,8 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
         ),
         (
             m.copies == 0 or grouped % m.copies == 0,
-            f"model.num_groups = {m.num_groups}: must divide the {grouped} layers that share"
-            + (" (the first is apart)" if m.apart else f", model.num_layers = {m.num_layers}"),
+            f"model.num_groups = {m.num_groups}: must divide model.num_layers = {m.num_layers}"
+            + (f" less the first layer, {grouped}" if m.apart else ""),
         ),
         (
             m.window == 0 or m.global_every > 1,
@@ -142,6 +134,7 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
 
 
 def _data_relations(d: Any) -> list[tuple[bool, str]]:
+    most = round(d.seq_len * max(d.mask_rate, d.final_mask_rate))
     return [
         (all(share > 0.0 for share in d.mix), f"data.mix = {d.mix}: must be positive numbers, one for each source"),
         (
@@ -172,8 +165,43 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
             f"data.mask_shares = {d.mask_shares}: must be three shares that add up to 1, as 0.8,0.1,0.1",
         ),
         (
+            d.final_mask_rate == 0.0 or d.mask_count == 0,
+            f"data.final_mask_rate = {d.final_mask_rate}: data.mask_count = {d.mask_count} is in place of rates; set"
+            " one of them to 0",
+        ),
+        (
+            d.final_mask_rate == 0.0 or most <= d.max_predictions,
+            f"data.max_predictions = {d.max_predictions}: too few for the highest of data.mask_rate = {d.mask_rate} and"
+            f" data.final_mask_rate = {d.final_mask_rate}; set it to {most}",
+        ),
+        (
             d.mask_count <= d.max_predictions,
             f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
+        ),
+    ]
+
+
+def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
+    of_power = "belongs to optim.schedule = power; leave it"
+    return [
+        (o.warmup_steps <= steps, f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {steps}"),
+        (o.schedule == "power" or o.power == 1.0, f"optim.power = {o.power}: {of_power} at 1.0"),
+        (o.schedule == "power" or not o.shift_decay, f"optim.shift_decay = True: {of_power} at False"),
+        (
+            o.schedule in ("wsd_linear", "wsd_sqrt") or o.decay_steps == 0,
+            f"optim.decay_steps = {o.decay_steps}: needs optim.schedule = wsd_linear or wsd_sqrt; set it to 0",
+        ),
+        (
+            o.decay_steps <= max(steps - o.warmup_steps, 0),
+            f"optim.decay_steps = {o.decay_steps}: run.steps = {steps} leave {steps - o.warmup_steps} after warm-up",
+        ),
+        (
+            o.name != "stableadamw" or o.bias_correction,
+            "optim.bias_correction = False: stableadamw measures gradients by moments without bias; set it to True",
+        ),
+        (
+            o.decay_by_lr or (o.name != "lamb" and o.lr > 0.0),
+            "optim.decay_by_lr = False: needs another optim.name than lamb, and optim.lr above 0.0",
         ),
     ]
 

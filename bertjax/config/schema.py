@@ -159,6 +159,7 @@ class ObjectiveConfig:
 
     mlm: float = value(1.0, "masked language model", least=0)
     pair: float = value(1.0, "next sentence or sentence order, by data.examples", least=0)
+    z: float = value(0.0, "z-loss: the square of log(sum(exp(logits))) of each masked word; 1e-4 in PaLM", least=0)
     soft: float = value(0.0, "KL divergence from the teacher's words at teacher.temperature, times its square", least=0)
     cosine: float = value(0.0, "1 - cosine of hidden states", least=0)
     logit_mse: float = value(0.0, "squared difference of the logits, mean over the vocabulary", least=0)
@@ -234,6 +235,12 @@ class DataConfig:
     )
     max_ngram: int = value(3, "masking = ngram: n words with probability proportional to 1/n, n up to this", least=1)
     mask_rate: float = value(0.15, "share of an example's tokens to predict", least=0, below=1)
+    final_mask_rate: float = value(
+        0.0,
+        "mask_rate goes there evenly over the rows of the run; evaluations have it throughout; 0.0 = it stays",
+        least=0,
+        below=1,
+    )
     mask_count: int = value(0, "tokens of an example to predict, instead of the rate; 0 = by mask_rate", least=0)
     mask_smoothing: float = value(
         0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
@@ -254,6 +261,11 @@ class DataConfig:
         return self.examples in ("nsp", "sop")
 
     @property
+    def last_mask_rate(self) -> float:
+        """The rate at the end of the run, and of every evaluation."""
+        return self.final_mask_rate or self.mask_rate
+
+    @property
     def row_lengths(self) -> tuple[int, ...]:
         """The lengths that rows can have, ascending; the last is `seq_len`."""
         return self.buckets or (self.seq_len,)
@@ -263,22 +275,48 @@ class DataConfig:
 class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
-    name: str = value("adamw", "the optimizer: adamw, lamb", choices=("adamw", "lamb"))
+    name: str = value(
+        "adamw",
+        "the optimizer: adamw, lamb, stableadamw (a layer's step is cut where its gradient is unusually large), muon"
+        " (orthogonal updates of the layers' matrices, adamw for the rest)",
+        choices=("adamw", "lamb", "stableadamw", "muon"),
+    )
     lr: float = value(1e-4, "at the end of warm-up", least=0)
     warmup_steps: int = value(10_000, "linear from 0", least=0)
-    power: float = value(1.0, "decay lr * (1 - t)^power to 0 at run.steps; 1 = linear, 0 = constant", least=0)
-    shift_decay: bool = value(
-        False, "False: t = step / steps, as in BERT (lr drops as warm-up ends); True: t counts from there"
+    schedule: str = value(
+        "power",
+        "after warm-up: power (lr * (1 - t)^power), cosine (half a wave), wsd_linear, wsd_sqrt (constant, and over the"
+        " last decay_steps down by t or by sqrt(t)); t goes from 0 to 1 at run.steps",
+        choices=("power", "cosine", "wsd_linear", "wsd_sqrt"),
     )
+    power: float = value(1.0, "schedule = power: 1 = linear, 0 = constant", least=0)
+    shift_decay: bool = value(
+        False,
+        "schedule = power: False: t = step / steps, as in BERT (lr drops as warm-up ends); True: t counts from there",
+    )
+    # These two move the end of the schedule, as run.steps does, so a run says it when they change.
+    decay_steps: int = value(0, "wsd_linear, wsd_sqrt: steps of the decay; 0 = none yet", least=0, may_change=True)
+    final_lr: float = value(0.0, "share of lr that is left at run.steps", least=0, below=1, may_change=True)
     b1: float = value(0.9, "decay of the first moment", least=0, below=1)
     b2: float = value(0.999, "decay of the second moment", least=0, below=1)
+    momentum: float = value(0.95, "muon: decay of the first moment of the matrices", least=0, below=1)
     eps: float = value(1e-6, "added outside the square root", least=0)
     weight_decay: float = value(0.01, "not applied to biases and LayerNorm", least=0)
+    decay_by_lr: bool = value(
+        True,
+        "a step takes away weight_decay times, True: its rate; False: its rate / lr, as ModernBERT's 1e-5 is meant",
+    )
     bias_correction: bool = value(
-        False, "False as in Google's BERT and ALBERT; True as in the Adam paper and NVIDIA's LAMB"
+        False, "False as in Google's BERT and ALBERT; True as in the Adam paper, NVIDIA's LAMB and StableAdamW"
     )
     freeze: tuple[str, ...] = value(
         (), "parameters that stay as they begin: beginnings of paths, as encoder/embeddings/position"
+    )
+    ema: float = value(
+        0.0,
+        "decay of a moving average of the weights: what is then evaluated, exported and begun with; 0.0 = none",
+        least=0,
+        below=1,
     )
     clip_norm: float = value(1.0, "global gradient norm after all reductions; 0.0 = off", least=0)
     accumulate: int = value(1, "microbatches of an update; must divide data.batch_size", least=1)

@@ -53,15 +53,18 @@ def train_maker(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    run_rows: int = sys.maxsize,
     share: Share = ALL_ROWS,
     timer: Timer | None = None,
 ) -> Callable[[int], Batch]:
     """The function from k to batch k of the training rows of `share`: safe for threads, unless it has a `timer`.
 
+    A run has `run_rows` rows, over which `data.mask_rate` becomes `data.final_mask_rate`.
+
     It can be sent to another process, which opens the data set for itself and has no timer. It raises whatever reading
     a document raises. Raises DataError itself if the tokenizer or the training split cannot be used.
     """
-    return _maker(data, prepared, prepared.train, tokenizer, seed, share, timer)
+    return _maker(data, prepared, prepared.train, tokenizer, seed, run_rows, share, timer)
 
 
 def eval_maker(
@@ -72,9 +75,10 @@ def eval_maker(
     The rows are those of the first epoch, so that order and masks never change; the last batch is filled with rows of
     padding. Raises as `train_maker`.
     """
-    data = replace(data, mix=())  # of all held-out documents
+    # Of all held-out documents, and always masked as the last rows of a run are.
+    data = replace(data, mix=(), mask_rate=data.last_mask_rate)
     rows = min(rows, epoch_rows(data, prepared.validation, seed=seed))
-    make = _maker(data, prepared, prepared.validation, tokenizer, seed, Share(end=rows))
+    make = _maker(data, prepared, prepared.validation, tokenizer, seed, sys.maxsize, Share(end=rows))
     return make, -(-rows // data.batch_size)
 
 
@@ -110,6 +114,7 @@ class _Recipe:
     masking: Scheme
     special: Special
     seed: int
+    run_rows: int
     share: Share
 
 
@@ -119,12 +124,13 @@ def _maker(
     split: Split,
     tokenizer: Tokenizer,
     seed: int,
+    run_rows: int,
     share: Share,
     timer: Timer | None = None,
 ) -> "_Maker":
     dataset.check_tokenizer(prepared, tokenizer)
     masking = scheme(data, tokenizer, prepared.token_counts)
-    recipe = _Recipe(data, prepared.directory, split.name, masking, tokenizer.special, seed, share)
+    recipe = _Recipe(data, prepared.directory, split.name, masking, tokenizer.special, seed, run_rows, share)
     return _Maker(recipe, split, timer)
 
 
@@ -178,7 +184,8 @@ class _Maker:
             for e in numbers
         ]
         self._begin(_MASKING)
-        counts = budgets(recipe.masking, [len(example.tokens_L) for example in built], recipe.data.max_predictions)
+        lengths, done = [len(example.tokens_L) for example in built], min(row / recipe.run_rows, 1.0)
+        counts = budgets(recipe.masking, lengths, recipe.data.max_predictions, done)
         masked = [
             mask(example.tokens_L, draws.generator(_MASK, source, epoch, e), recipe.masking, count)
             for e, example, count in zip(numbers, built, counts, strict=True)

@@ -20,11 +20,13 @@ def train_batches(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    run_rows: int = sys.maxsize,
     start_row: int = 0,
     host: int = 0,
     hosts: int = 1,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless training batches from row `start_row` of the run on, which costs the same wherever that is.
+    """Endless training batches from row `start_row` of the run on, which costs the same wherever that is; of its
+    `run_rows` rows depend the masks, where their rate changes over a run (`data.final_mask_rate`).
 
     Host `host` of `hosts` gets its share of the rows of each batch, in order. `close()` the iterator, or drop it, to
     stop its threads and processes. An epoch has `order.epoch_rows` rows; batches cross its end.
@@ -32,7 +34,8 @@ def train_batches(
     Raises DataError if the tokenizer or the training split cannot be used, and whatever reading a document raises.
     """
     share = Share(start_row, host=host, hosts=hosts)
-    return _iterate(data, train_maker(data, prepared, tokenizer, seed=seed, share=share), sys.maxsize)
+    make = train_maker(data, prepared, tokenizer, seed=seed, run_rows=run_rows, share=share)
+    return _iterate(data, make, sys.maxsize)
 
 
 def eval_batches(

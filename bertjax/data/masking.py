@@ -39,7 +39,8 @@ class Scheme:
     """What masking needs to know: made once by `scheme`, the same for every example."""
 
     masking: str  # token, whole_word, ngram
-    mask_rate: float
+    mask_rate: float  # as a run begins
+    last_mask_rate: float  # as it ends
     mask_count: int
     shares: tuple[float, ...]  # shown as [MASK], as a random piece, as it is
     together: bool
@@ -64,6 +65,7 @@ def scheme(data: DataConfig, tokenizer: Tokenizer, token_counts_V: np.ndarray) -
     return Scheme(
         masking=data.masking,
         mask_rate=data.mask_rate,
+        last_mask_rate=data.last_mask_rate,
         mask_count=data.mask_count,
         shares=data.mask_shares,
         together=data.mask_together,
@@ -76,17 +78,20 @@ def scheme(data: DataConfig, tokenizer: Tokenizer, token_counts_V: np.ndarray) -
     )
 
 
-def budget(scheme: Scheme, length: int) -> int:
-    """How many tokens to predict of an example of `length` tokens, [CLS] and [SEP] included as in BERT."""
-    return scheme.mask_count or max(1, round(length * scheme.mask_rate))
+def budget(scheme: Scheme, length: int, done: float = 0.0) -> int:
+    """How many tokens to predict of an example of `length` tokens, [CLS] and [SEP] included as in BERT, when the share
+    `done` of the run, from 0 to 1, has passed.
+    """
+    rate = scheme.mask_rate + done * (scheme.last_mask_rate - scheme.mask_rate)
+    return scheme.mask_count or max(1, round(length * rate))
 
 
-def budgets(scheme: Scheme, lengths: list[int], slots: int) -> list[int]:
+def budgets(scheme: Scheme, lengths: list[int], slots: int, done: float = 0.0) -> list[int]:
     """The budgets of the examples of one row, which share `slots` prediction slots; their sum is at most `slots`.
 
     If they do not all fit, each example has one slot while there are any, and the others are shared in proportion.
     """
-    wanted = [budget(scheme, length) for length in lengths]
+    wanted = [budget(scheme, length, done) for length in lengths]
     total, rows = sum(wanted), len(wanted)
     if total <= slots:
         return wanted

@@ -27,7 +27,8 @@ def peak_tflops(device_kind: str, configured: float) -> float:
 
 def predicted_share(data: DataConfig) -> float:
     """The share of the tokens of full rows that the MLM head predicts."""
-    rate = data.mask_count * data.packing / data.seq_len if data.mask_count else data.mask_rate
+    mean = (data.mask_rate + data.last_mask_rate) / 2  # over a run
+    rate = data.mask_count * data.packing / data.seq_len if data.mask_count else mean
     return min(rate, data.max_predictions / data.seq_len)
 
 

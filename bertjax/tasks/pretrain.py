@@ -36,7 +36,8 @@ def pretrain(config: Config, directory: Path) -> bool:
     tokenizer, prepared = open_data(config, directory)
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
         epoch_rows(config.data, split, seed=config.run.seed)
-    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed)
+    rows = config.run.steps * config.data.batch_size
+    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed, run_rows=rows)
     task = pretraining(
         config,
         batches=lambda row: batches(start_row=row),

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.schema import ObjectiveConfig
-from bertjax.train.objective import Arrays, Term, Terms, classification
+from bertjax.train.objective import Arrays, Term, Terms, classification, log_partition
 
 TERMS = {
     "mlm": classification("mlm_logits", "mlm_labels", "mlm_weights"),
     "pair": classification("pair_logits", "pair_labels", "pair_weights"),
+    "z": log_partition("mlm_logits", "mlm_weights"),
 }
 """Name, as in `ObjectiveConfig` -> the term."""
 
@@ -34,5 +35,5 @@ def terms(objective: ObjectiveConfig) -> Terms:
 
 
 def held_out_terms(objective: ObjectiveConfig) -> Terms:
-    """What is measured on held-out text: always the masked words, and nothing that needs a teacher."""
-    return terms(replace(objective, mlm=objective.mlm or 1.0))
+    """What is measured on held-out text: always the masked words, and nothing but losses of the text itself."""
+    return terms(replace(objective, mlm=objective.mlm or 1.0, z=0.0))

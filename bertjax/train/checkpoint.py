@@ -198,11 +198,13 @@ def restore(directory: Path, abstract_state: Any) -> Restored:
 
 
 def restore_params(directory: Path, abstract_params: Any) -> Restored:
-    """As `restore`, of the parameters alone, which are then the `state`: the optimizer's part is never read.
+    """As `restore`, of the parameters alone, which are then the `state`: the optimizer's part is never read. Where the
+    run keeps an average of them (`optim.ema`), it is that.
 
     Leaves of `abstract_params` without a sharding come as NumPy arrays.
     """
-    item = {"params": abstract_params}
+    averaged = _keeps_average(directory)
+    item = {"opt_state": {"average": abstract_params}} if averaged else {"params": abstract_params}
     arguments = ocp.checkpoint_utils.construct_restore_args(item)
     state = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
 
@@ -212,10 +214,17 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
             if isinstance(found, jax.ShapeDtypeStruct) or found.shape != wanted.shape:
                 raise ValueError(f"{jax.tree_util.keystr(path)} is not there with shape {list(wanted.shape)}")
 
-        jax.tree_util.tree_map_with_path(check, abstract_params, restored["params"])
-        return restored["params"]
+        found = restored["opt_state"]["average"] if averaged else restored["params"]
+        jax.tree_util.tree_map_with_path(check, abstract_params, found)
+        return found
 
     return _restore(directory, state, params)
+
+
+def _keeps_average(directory: Path) -> bool:
+    newest = saved(directory)
+    # A checkpoint may be older than the field.
+    return newest is not None and "ema" in newest.config["optim"] and newest.config["optim"]["ema"] > 0.0
 
 
 def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Restored:

@@ -38,7 +38,7 @@ def run(
         for evaluation in evaluations:
             if last or _due(step, evaluation.every):
                 recorder.flush()
-                recorder.evaluated(step, evaluation.name, evaluation.function(state.params))
+                recorder.evaluated(step, evaluation.name, evaluation.function(state.trained))
         if last or stop or _due(step, run.save_every):
             recorder.flush()
             save(step, state)

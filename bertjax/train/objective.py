@@ -72,6 +72,18 @@ def classification(logits: str, labels: str, weights: str) -> Term:
     return Term(lambda batch: batch[weights], items)
 
 
+def log_partition(logits: str, weights: str) -> Term:
+    """The square of logsumexp(logits), which a softmax does not feel: it keeps logits from drifting away together.
+
+    Chowdhery et al. (arXiv 2204.02311), section 5.
+    """
+
+    def items(outputs: Arrays, batch: Arrays) -> Arrays:
+        return {"loss": jnp.square(jax.nn.logsumexp(outputs[logits], axis=-1))}
+
+    return Term(lambda batch: batch[weights], items)
+
+
 def total_weights(terms: Terms, batch: Arrays) -> Arrays:
     """Sum of the weights of each term over the batch."""
     return {name: jnp.sum(term.weights(batch)) for name, (_, term) in terms.items()}

@@ -1,15 +1,22 @@
-"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, schedules, and masks by parameter name.
+"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, StableAdamW, Muon; schedules, and masks by
+parameter name.
 
 optax's own `adamw` and `lamb` always correct the bias of the moments, and take one trust ratio for a whole leaf.
 Google's optimizers do not correct, and a leaf here stacks many layers, each of which needs its own ratio.
 """
 
+import math
+import operator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+from optax.contrib import MuonDimensionNumbers
 
 from bertjax.config.schema import OptimConfig
 from bertjax.errors import ConfigError
@@ -21,19 +28,29 @@ STACKS = ("groups", "layers")
 """Names of the modules that stack their parameters over a leading axis (`bertjax.model.encoder`)."""
 
 
-def make_schedule(config: OptimConfig, *, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to `lr`, then polynomial decay to 0 at `steps`.
+SCHEDULES: dict[str, tuple[Callable[[OptimConfig, int], int], Callable[[OptimConfig, jax.Array], jax.Array]]] = {
+    # Unshifted, as in BERT, the rate drops from lr to its place in the decay as the warm-up ends. With power 0 the base
+    # may be 0 and 0^0 is 1: a constant rate, also at the last step.
+    "power": (lambda c, steps: c.warmup_steps if c.shift_decay else 0, lambda c, t: (1.0 - t) ** c.power),
+    "cosine": (lambda c, steps: c.warmup_steps, lambda c, t: 0.5 * (1.0 + jnp.cos(jnp.pi * t))),
+    "wsd_linear": (lambda c, steps: steps - c.decay_steps, lambda c, t: 1.0 - t),
+    "wsd_sqrt": (lambda c, steps: steps - c.decay_steps, lambda c, t: 1.0 - jnp.sqrt(t)),
+}
+"""`optim.schedule` -> the step at which the decay starts, and what is left of the rate after its share t, from 0 to 1.
 
-    Unshifted (BERT): lr * (1 - step / steps)^power, which at the end of warm-up jumps down from lr. Shifted: the decay
-    starts from lr when the warm-up ends.
-    """
+Warm-up, stable, decay: Hu et al. (arXiv 2404.06395), and Haegele et al. (arXiv 2405.18392) for 1 - sqrt(t).
+"""
+
+
+def make_schedule(config: OptimConfig, *, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0 to `lr`, then the decay of `optim.schedule` to `final_lr` of it at `steps`."""
+    begin, left = SCHEDULES[config.schedule]
+    start = begin(config, steps)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        start = config.warmup_steps if config.shift_decay else 0
         progress = jnp.clip((step - start) / max(steps - start, 1), 0.0, 1.0)
-        # With power 0 the base 1 - progress may be 0 and 0^0 is 1: a constant rate, also at the last step.
-        decayed = config.lr * (1.0 - progress) ** config.power
+        decayed = config.lr * (config.final_lr + (1.0 - config.final_lr) * left(config, progress))
         warm = config.lr * step / max(config.warmup_steps, 1)
         return jnp.where(step < config.warmup_steps, warm, decayed)
 
@@ -59,21 +76,48 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(config: OptimConfig, *, steps: int) -> Optimizer:
-    """The chain: clip the global norm, Adam moments, decay, (LAMB) trust ratio, learning rate."""
-    parts = [
-        scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, bias_correction=config.bias_correction),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
-    ]
+    """The chain: clip the global norm, the optimizer's own part with its weight decay, learning rate."""
+    parts = list(OPTIMIZERS[config.name](config))
     if config.clip_norm > 0.0:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    parts += [optax.masked(part(), decay_mask) for part in ADAPTATIONS[config.name]]
     if config.freeze:
         # First, so that what is frozen does not count in the norm; last, so that it does not decay.
         frozen = partial(frozen_mask, config.freeze)
         parts = [optax.masked(optax.set_to_zero(), frozen), *parts, optax.masked(optax.set_to_zero(), frozen)]
     schedule = make_schedule(config, steps=steps)
     chain = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    if config.ema > 0.0:
+        chain = averaging(chain, decay=config.ema)
     return Optimizer(chain.init, chain.update, schedule)
+
+
+class Averaged(NamedTuple):
+    """Updates made so far, the state of an optimizer, and the average of the parameters that it made."""
+
+    updates: jax.Array
+    optimizer: Any
+    average: Any
+
+
+def averaging(optimizer: optax.GradientTransformation, *, decay: float) -> optax.GradientTransformation:
+    """The same updates, with a moving average of the parameters beside them.
+
+    Its bias towards its beginning is taken out as in Adam's moments: after one update it is the parameters themselves,
+    and the initial ones are never in it.
+    """
+
+    def init(params: Any) -> Averaged:
+        return Averaged(jnp.zeros([], jnp.int32), optimizer.init(params), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Any, state: Averaged, params: Any = None) -> tuple[Any, Averaged]:
+        updates, inner = optimizer.update(grads, state.optimizer, params)
+        count = state.updates + 1
+        share = (1.0 - decay) / debias(decay, count)
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, w: a + share * (w - a), state.average, new)
+        return updates, Averaged(count, inner, average)
+
+    return optax.GradientTransformation(init, update)
 
 
 def frozen_mask(beginnings: tuple[str, ...], params: Any) -> Any:
@@ -94,11 +138,12 @@ class AdamState(NamedTuple):
     nu: Any
 
 
-def scale_by_adam(*, b1: float, b2: float, eps: float, bias_correction: bool) -> optax.GradientTransformation:
+def scale_by_adam(config: OptimConfig) -> optax.GradientTransformation:
     """m / (sqrt(v) + eps), with the bias of m and v corrected or, as in Google's BERT, not.
 
     Kingma and Ba (arXiv 1412.6980); google-research/bert `optimization.py` for the uncorrected form.
     """
+    b1, b2 = config.b1, config.b2
 
     def init(params: Any) -> AdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -109,12 +154,47 @@ def scale_by_adam(*, b1: float, b2: float, eps: float, bias_correction: bool) ->
         count = state.updates + 1
         mu = jax.tree.map(lambda g, m: b1 * m + (1.0 - b1) * g, grads, state.mu)
         nu = jax.tree.map(lambda g, v: b2 * v + (1.0 - b2) * jnp.square(g), grads, state.nu)
-        steps = count.astype(jnp.float32)
-        # 1 - b^t through expm1: at t = 1 the plain form loses four digits for b2 = 0.999.
-        c1 = -jnp.expm1(steps * jnp.log(b1)) if bias_correction else 1.0
-        c2 = -jnp.expm1(steps * jnp.log(b2)) if bias_correction else 1.0
-        updates = jax.tree.map(lambda m, v: (m / c1) / (jnp.sqrt(v / c2) + eps), mu, nu)
+        c1 = debias(b1, count) if config.bias_correction else 1.0
+        c2 = debias(b2, count) if config.bias_correction else 1.0
+        updates = jax.tree.map(lambda m, v: (m / c1) / (jnp.sqrt(v / c2) + config.eps), mu, nu)
         return updates, AdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def debias(decay: float, count: jax.Array) -> jax.Array:
+    """1 - decay^count: the weights of a moving average of `count` values that began at zero, added up."""
+    # Through expm1: at 1 the plain form loses four digits for a decay of 0.999.
+    return -jnp.expm1(count.astype(jnp.float32) * jnp.log(decay))
+
+
+def add_decay(config: OptimConfig) -> optax.GradientTransformation:
+    """Add the share of each weight that a step at the rate 1 takes away."""
+    share = config.weight_decay if config.decay_by_lr else config.weight_decay / config.lr
+    return optax.add_decayed_weights(share, mask=decay_mask)
+
+
+def scale_by_stable_adam(config: OptimConfig) -> optax.GradientTransformation:
+    """Adam and weight decay, divided for each layer of each leaf by max(1, sqrt(mean(g^2 / max(v, eps^2)))).
+
+    Wortsman et al. (arXiv 2304.13013): a gradient that v does not know yet makes a small step. As in optimi's
+    `stableadamw.py`, which trained ModernBERT, the decay is cut too, and so are biases and norms.
+    """
+    adam, decay = scale_by_adam(config), add_decay(config)
+
+    def init(params: Any) -> tuple[AdamState, Any]:
+        return adam.init(params), decay.init(params)
+
+    def update(grads: Any, state: tuple[AdamState, Any], params: Any = None) -> tuple[Any, tuple[AdamState, Any]]:
+        updates, moments = adam.update(grads, state[0])
+        updates, decayed = decay.update(updates, state[1], params)
+        unbiased = debias(config.b2, moments.updates)
+
+        def cut(u: jax.Array, g: jax.Array, v: jax.Array, stacked: int) -> jax.Array:
+            ratio = jnp.square(g) / jnp.maximum(v / unbiased, config.eps**2)
+            return u / jnp.maximum(1.0, jnp.sqrt(jnp.mean(ratio, tuple(range(stacked, u.ndim)), keepdims=True)))
+
+        return jax.tree.map(cut, updates, grads, moments.nu, stacked_axes(updates)), (moments, decayed)
 
     return optax.GradientTransformation(init, update)
 
@@ -139,8 +219,67 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-ADAPTATIONS: dict[str, tuple[Any, ...]] = {"adamw": (), "lamb": (scale_by_layer_trust_ratio,)}
-"""`optim.name` -> what follows moments and decay, on the leaves that are decayed."""
+def matrix_axes(params: Any) -> Any:
+    """Which axes of each kernel of the layers are its rows (summed over) and its columns; None of the other leaves.
+
+    Attention's projections [H, heads, D] are matrices of H rows, and `out` [heads, D, H] is one of H columns. The axes
+    in front stack layers, each of which has matrices of its own.
+    """
+
+    def axes(path: Any, x: jax.Array, stacked: int) -> MuonDimensionNumbers | None:
+        names = _names(path)
+        if not stacked or names[-1] != "kernel":
+            return None
+        split = x.ndim - 1 if names[-2] == "out" else stacked + 1
+        return MuonDimensionNumbers(tuple(range(stacked, split)), tuple(range(split, x.ndim)))
+
+    return jax.tree_util.tree_map_with_path(axes, params, stacked_axes(params))
+
+
+def orthogonalised(config: OptimConfig) -> tuple[optax.GradientTransformation, ...]:
+    """Muon for the matrices of the layers, Adam for all else; weight decay.
+
+    Jordan et al. (github.com/KellerJordan/Muon), with the sizes of updates of Liu et al. (arXiv 2502.16982): 0.2
+    sqrt(max(rows, columns)), which makes them as large as Adam's, so that one rate and one decay serve both.
+    """
+
+    def matrices(params: Any) -> Any:
+        # Without the boxes of logical names: what is masked then takes the place of a box, and is not in one.
+        axes = matrix_axes(nn.meta.unbox(params))
+        return jax.tree.map(lambda one: one is not None, axes, is_leaf=_is_axes)
+
+    def others(params: Any) -> Any:
+        return jax.tree.map(operator.not_, matrices(params))
+
+    scale = optax.contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=matrix_axes)
+    return (
+        optax.masked(optax.chain(scale, optax.stateless(_scale_by_size)), matrices),
+        optax.masked(scale_by_adam(config), others),
+        add_decay(config),
+    )
+
+
+def _scale_by_size(updates: Any, params: Any) -> Any:
+    del params
+
+    def scale(u: jax.Array, axes: MuonDimensionNumbers) -> jax.Array:
+        rows, columns = (math.prod(u.shape[i] for i in one) for one in axes)
+        return 0.2 * math.sqrt(max(rows, columns)) * u
+
+    return jax.tree.map(scale, updates, matrix_axes(updates))
+
+
+def _is_axes(x: Any) -> bool:
+    return x is None or isinstance(x, MuonDimensionNumbers)
+
+
+OPTIMIZERS: dict[str, Callable[[OptimConfig], tuple[optax.GradientTransformation, ...]]] = {
+    "adamw": lambda c: (scale_by_adam(c), add_decay(c)),
+    "lamb": lambda c: (scale_by_adam(c), add_decay(c), optax.masked(scale_by_layer_trust_ratio(), decay_mask)),
+    "stableadamw": lambda c: (scale_by_stable_adam(c),),
+    "muon": orthogonalised,
+}
+"""`optim.name` -> what stands between the clipped gradients and the learning rate."""
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

@@ -104,7 +104,15 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
             " start in another --workdir"
         )
     say(f"{directory}: goes on from step {restored.step}")
-    if restored.config["run"]["steps"] != config.run.steps:
-        end = f"run.steps was {restored.config['run']['steps']}: the schedule now ends at {config.run.steps}"
-        say(end)
+    if told := _other_end(restored.config, config):
+        say(told)
     return restored.state, restored.rows
+
+
+def _other_end(saved: dict[str, Any], config: Config) -> str:
+    """What has changed of the end of the learning-rate schedule; "" if nothing."""
+    ends = [("run", "steps"), ("optim", "decay_steps"), ("optim", "final_lr")]
+    found = [f"{s}.{name} was {before}" for s, name, before, _ in workdir.changes(saved, config) if (s, name) in ends]
+    steps, decay = config.run.steps, config.optim.decay_steps
+    cooldown = f", and decays from step {steps - decay} on" if decay else ""
+    return f"{', '.join(found)}: the schedule now ends at {steps}{cooldown}" if found else ""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.parallel import sharding
-from bertjax.train.optim import Optimizer
+from bertjax.train.optim import Averaged, Optimizer
 
 Init = Callable[[jax.Array], Any]
 """Key -> fresh parameters, boxed with their logical axes."""
@@ -23,6 +23,11 @@ class TrainState:
     step: jax.Array
     params: Any
     opt_state: Any
+
+    @property
+    def trained(self) -> Any:
+        """The parameters to evaluate and to use: their average where one is kept."""
+        return self.opt_state.average if isinstance(self.opt_state, Averaged) else self.params
 
 
 def abstract_state(init: Init, optimizer: Optimizer, mesh: Mesh) -> TrainState:

@@ -56,16 +56,21 @@ def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sect
     `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`).
     """
     errors = []
-    for section, fields in to_dict(config).items():
-        if sections and section not in sections:
-            continue
-        may_change = {name for name, limit in limits(getattr(config, section)).items() if limit.may_change}
-        for name, now in fields.items():
-            before = saved.get(section, {}).get(name, now)
-            if before != now and name not in may_change:
-                errors.append(
-                    f"{section}.{name} = {now!r}: the run in {workdir} has {before!r}; restore it, or start anew in"
-                    " another --workdir"
-                )
+    for section, name, before, now in changes(saved, config):
+        if (section in sections or not sections) and not limits(getattr(config, section))[name].may_change:
+            errors.append(
+                f"{section}.{name} = {now!r}: the run in {workdir} has {before!r}; restore it, or start anew in"
+                " another --workdir"
+            )
     if errors:
         raise ConfigError("\n".join(errors))
+
+
+def changes(saved: dict[str, Any], config: Config) -> list[tuple[str, str, Any, Any]]:
+    """Section, name, value in `saved` and value in `config` of each field that differs; what is not saved does not."""
+    return [
+        (section, name, saved[section][name], now)
+        for section, fields in to_dict(config).items()
+        for name, now in fields.items()
+        if section in saved and name in saved[section] and saved[section][name] != now
+    ]

@@ -51,8 +51,8 @@ def rows_of(iterator, count):
     return {name: np.concatenate([b[name] for b in batches])[:count] for name in batches[0]}
 
 
-def train_rows(count, *, data=DATA, seed=0, start_row=0):
-    return rows_of(train_batches(data, PREPARED, TOKENIZER, seed=seed, start_row=start_row), count)
+def train_rows(count, *, data=DATA, seed=0, start_row=0, **run):
+    return rows_of(train_batches(data, PREPARED, TOKENIZER, seed=seed, start_row=start_row, **run), count)
 
 
 def assert_same(one, two):

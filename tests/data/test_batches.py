@@ -95,6 +95,40 @@ def test_packed_rows_hold_every_example_once_and_agree_in_their_parts():
     assert rows["mlm_weights"].sum() / real == pytest.approx(DATA.mask_rate, abs=0.02)
 
 
+FALLING = {"mask_rate": 0.4, "final_mask_rate": 0.1, "max_predictions": 13}
+
+
+@pytest.mark.parametrize("fields", [{}, {"buckets": (16, 32)}, {"batch_size": 1}], ids=str)
+def test_the_mask_rate_of_a_row_follows_from_its_place_in_the_run(fields):
+    """From 0.4 at the first of 80 rows to 0.1; a run that goes on from row 24, or 56, has the same rows."""
+    data = config(**FALLING, **fields)
+    if data.buckets:
+        made = [train_maker(data, PREPARED, TOKENIZER, seed=0, run_rows=80)(k) for k in range(12)]
+        masks_B, length_B = (np.concatenate(x) for x in zip(*map(masks_and_lengths, made), strict=True))
+    else:
+        rows = train_rows(96, data=data, run_rows=80)
+        masks_B, length_B = masks_and_lengths(rows)
+        for start in (24, 56):
+            later = train_rows(96 - start, data=data, run_rows=80, start_row=start)
+            assert_same({name: array[start:] for name, array in rows.items()}, later)
+    rate_B = 0.4 - 0.3 * np.minimum(np.arange(96) / 80, 1.0)
+    expected_B = np.maximum(np.round(length_B * rate_B), 1)
+    np.testing.assert_array_equal(masks_B[length_B > 0], expected_B[length_B > 0])
+    assert masks_B[:16].sum() / length_B[:16].sum() > 2 * masks_B[80:].sum() / length_B[80:].sum()
+
+
+def masks_and_lengths(rows):
+    return rows["mlm_weights"].sum(axis=1), (rows["segments"] > 0).sum(axis=1)
+
+
+def test_held_out_rows_have_the_last_mask_rate():
+    held_out = [
+        rows_of(eval_batches(data, PREPARED, TOKENIZER, seed=0, rows=24), 24)
+        for data in (config(**FALLING), config(**FALLING | {"mask_rate": 0.1, "final_mask_rate": 0.0}))
+    ]
+    assert_same(*held_out)
+
+
 def test_batch_size_changes_nothing():
     assert_same(train_rows(2 * N), train_rows(2 * N, data=config(batch_size=1)))
 

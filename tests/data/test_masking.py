@@ -82,6 +82,13 @@ def test_budget_is_berts():
     assert budget(make(mask_rate=0.5, mask_count=20), 512) == 20
 
 
+def test_the_rate_goes_evenly_from_the_first_to_the_last():
+    falling, rising = make(mask_rate=0.3, final_mask_rate=0.15), make(mask_rate=0.05, final_mask_rate=0.45)
+    assert [budget(falling, 200, done) for done in (0.0, 0.25, 0.5, 1.0)] == [60, 52, 45, 30]
+    assert budgets(rising, [100, 40], 90, 0.5) == [25, 10]
+    assert budgets(make(mask_rate=0.3), [100, 40], 90, 0.5) == [30, 12]
+
+
 @given(st.lists(st.integers(3, 512), min_size=1, max_size=12), st.integers(1, 90), st.sampled_from([0, 7]))
 def test_budgets_share_the_slots(lengths, slots, mask_count):
     scheme = make(mask_count=mask_count)

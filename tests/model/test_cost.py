@@ -37,6 +37,8 @@ def test_fewer_slots_cost_less():
     cost = [flops_per_token(ModelConfig(), 512, predicted=share)["mlm_head"] for share in (few, many)]
     np.testing.assert_allclose(cost[0] / cost[1], (20 / 512) / 0.15)
     assert predicted_share(DataConfig(seq_len=128, mask_count=4, packing=2)) == 8 / 128
+    falling = DataConfig(seq_len=128, mask_rate=0.3, final_mask_rate=0.1, max_predictions=38)
+    np.testing.assert_allclose(predicted_share(falling), 0.2)  # the mean over a run
 
 
 def test_peaks():

@@ -29,6 +29,7 @@ from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
 from bertjax.train import checkpoint, metrics, workdir
 from bertjax.train.recorder import Recorder
+from bertjax.trained.load import load
 
 TIMES = {"tokens_per_second", "slots_per_second", "steps_per_second", "data_wait", "mfu"}
 
@@ -100,6 +101,40 @@ def test_stopping_half_way_changes_nothing(trained, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert pretrain(config, tmp_path) is True
     assert_same_run(config, undisturbed, tmp_path)
+
+
+def test_a_recipe_with_everything_that_changes_over_a_run_goes_on_exactly(inputs, tmp_path, monkeypatch):
+    """Two optimizers in one, an average, a cooldown and a falling mask rate. What is evaluated afterwards, exported or
+    begun with is the average that was evaluated last.
+    """
+    optim = {"name": "muon", "ema": 0.7, "schedule": "wsd_sqrt", "decay_steps": 2, "final_lr": 0.1, "lr": 5e-3}
+    masks = {"mask_rate": 0.4, "final_mask_rate": 0.1, "max_predictions": 13}
+    config = tiny(data=inputs | masks, model={"num_layers": 1}, objective={"z": 1e-2}, optim=optim, run={"steps": 5})
+    add, shares = Recorder.add, []
+
+    def noting(self, step, values, batch, waited):
+        shares.append(batch["mlm_weights"].sum() / (batch["segments"] > 0).sum())
+        add(self, step, values, batch, waited)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "add", noting)
+        assert pretrain(config, tmp_path / "whole")
+    np.testing.assert_allclose(shares, 0.4 - 0.3 * (np.arange(5) + 0.4) / 5, atol=0.03)
+    stopping(monkeypatch, 2)
+    assert not pretrain(config, tmp_path / "halves")
+    monkeypatch.undo()
+    assert pretrain(config, tmp_path / "halves")
+    assert_same_run(config, tmp_path / "whole", tmp_path / "halves")
+    lines = {line["step"]: line for line in log(tmp_path / "whole") if "loss" in line}
+    for line in lines.values():
+        assert line["loss"] == pytest.approx(line["mlm_loss"] + line["pair_loss"] + 1e-2 * line["z_loss"], rel=1e-5)
+    (last,) = [line for line in log(tmp_path / "whole") if "eval_mlm_loss" in line and line["step"] == 5]
+    found = evaluate(config, tmp_path / "whole")
+    assert found["mlm_loss"] == pytest.approx(last["eval_mlm_loss"], rel=1e-6)
+    state = final_state(config, tmp_path / "whole")[2]
+    loaded = load(tmp_path / "whole").params
+    jax.tree.map(np.testing.assert_array_equal, loaded, state.trained)
+    assert not np.array_equal(loaded["pooler"]["kernel"], state.params["pooler"]["kernel"])
 
 
 def test_a_distillation_run_goes_on_exactly(inputs, trained, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`bertjax.train.objective`: values by hand, and denominators over the whole batch."""
 
+import jax
 import numpy as np
 
 from bertjax.train import objective
@@ -51,3 +52,24 @@ def test_a_batch_without_items_has_loss_0():
     values = objective.normalise(objective.weighted_sums(terms, outputs, batch), objective.total_weights(terms, batch))
     assert values["pair"]["loss"] == 0.0
     assert np.isfinite(objective.total_loss(terms, values))
+
+
+def test_the_z_loss_and_its_gradient_equal_numpy():
+    """In the total with its coefficient, at the used slots; its gradient is 2 z softmax, and 0 at the others."""
+    outputs, batch = example()
+    terms = {"mlm": (1.0, MLM), "z": (1e-2, objective.log_partition("mlm_logits", "mlm_weights"))}
+
+    def total(terms, logits):
+        values = objective.weighted_sums(terms, {"mlm_logits": logits}, batch)
+        return objective.total_loss(terms, objective.normalise(values, objective.total_weights(terms, batch)))
+
+    logits = outputs["mlm_logits"].astype(np.float64) + 3.0
+    sums = np.exp(logits).sum(-1)
+    share = batch["mlm_weights"] / batch["mlm_weights"].sum()
+    (with_z, gradient), (without, plain) = (
+        jax.value_and_grad(lambda x, t=t: total(t, x))(logits.astype(np.float32))
+        for t in (terms, {"mlm": terms["mlm"]})
+    )
+    np.testing.assert_allclose(with_z - without, 1e-2 * (share * np.log(sums) ** 2).sum(), rtol=1e-5)
+    expected = 1e-2 * (share * 2 * np.log(sums) / sums)[..., None] * np.exp(logits)
+    np.testing.assert_allclose(gradient - plain, expected, rtol=1e-4, atol=1e-8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from oracle import adam_step
+from oracle import adam_step, muon_step
 
 from bertjax.config.schema import OptimConfig
 from bertjax.train.optim import decay_mask, make_optimizer, make_schedule, stacked_axes
@@ -29,13 +29,27 @@ def random_params(rng):
     }
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
-@pytest.mark.parametrize("bias_correction", [False, True])
-def test_twenty_steps_equal_numpy(name, bias_correction):
-    """Each layer of each stack is updated as if it were alone; biases and norms are neither decayed nor adapted."""
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "adamw"},
+        {"name": "adamw", "bias_correction": True},
+        {"name": "adamw", "decay_by_lr": False},
+        {"name": "lamb"},
+        {"name": "lamb", "bias_correction": True},
+        {"name": "stableadamw", "bias_correction": True},
+        {"name": "stableadamw", "bias_correction": True, "decay_by_lr": False},
+    ],
+    ids=str,
+)
+def test_twenty_steps_equal_numpy(fields):
+    """Each layer of each stack is updated as if it were alone; biases and norms are neither decayed nor adapted.
+
+    Gradients of some steps are a hundred times larger, in one layer each: a layer that is unlike the others.
+    """
     rng = np.random.default_rng(0)
     params = random_params(rng)
-    config = OptimConfig(name=name, lr=0.05, warmup_steps=4, bias_correction=bias_correction, clip_norm=0.0)
+    config = OptimConfig(lr=0.05, warmup_steps=4, clip_norm=0.0, **fields)
     optimizer = make_optimizer(config, steps=25)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
@@ -45,21 +59,84 @@ def test_twenty_steps_equal_numpy(name, bias_correction):
     update = jax.jit(optimizer.update)
     for step in range(20):
         grads = [rng.normal(size=x.shape) for x in flat]
+        for g in grads:
+            g[0] *= 100.0 if step % 7 == 3 else 1.0
         updates, state = update(jax.tree.map(jnp.float32, jax.tree.unflatten(tree, grads)), state, ours)
         ours = optax.apply_updates(ours, updates)
         lr = 0.05 * step / 4 if step < 4 else 0.05 * (1 - step / 25)
         for i, path in enumerate(paths):
             adapted = "bias" not in path and "scale" not in path
             depth = ("groups" in path) + ("layers" in path)
+            decay = 0.01 * adapted / (1.0 if config.decay_by_lr else 0.05)
             for index in np.ndindex(flat[i].shape[:depth]):
                 m, v = moments[i]
                 flat[i][index], m[index], v[index] = adam_step(
                     flat[i][index], grads[i][index], m[index], v[index], step + 1,
-                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=0.01 * adapted,
-                    bias_correction=bias_correction, trust=adapted and name == "lamb",
+                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
+                    trust=adapted and config.name == "lamb", stable=config.name == "stableadamw",
                 )  # fmt: skip
     for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def layered_params(rng):
+    """The leaves of two groups of layers with shared attention and three ffn each, and one of each kind beside them."""
+
+    def affine(*shape, bias):
+        return {"kernel": rng.normal(size=shape), "bias": rng.normal(size=bias)}
+
+    attention = {"query": affine(2, 6, 2, 4, bias=(2, 2, 4)), "out": affine(2, 2, 4, 6, bias=(2, 6))}
+    ffn = {"up": affine(2, 3, 6, 10, bias=(2, 3, 10)), "down": affine(2, 3, 10, 6, bias=(2, 3, 6))}
+    norm = {"norm": {"scale": rng.normal(size=(2, 6))}}
+    return {
+        "encoder": {
+            "embeddings": {"word": rng.normal(size=(7, 6)), "to_hidden": affine(6, 6, bias=(6,))},
+            "groups": {"attention": attention | norm, "layers": {"ffn": ffn}},
+        },
+        "mlm_head": {"dense": affine(6, 6, bias=(6,))},
+    }
+
+
+MATRICES = {  # as (stacked axes, rows of the matrix)
+    "['encoder']['groups']['attention']['query']['kernel']": (1, 6),
+    "['encoder']['groups']['attention']['out']['kernel']": (1, 8),
+    "['encoder']['groups']['layers']['ffn']['up']['kernel']": (2, 6),
+    "['encoder']['groups']['layers']['ffn']['down']['kernel']": (2, 10),
+}
+
+
+def test_muon_equals_numpy_in_loops():
+    """The kernels of the layers matrix by matrix, all else by AdamW, with one rate and decay."""
+    rng = np.random.default_rng(0)
+    params = layered_params(rng)
+    config = OptimConfig(name="muon", lr=0.05, warmup_steps=0, power=0.0, bias_correction=True, clip_norm=0.0)
+    optimizer = make_optimizer(config, steps=10)
+    ours = jax.tree.map(jnp.float32, params)
+    state = optimizer.init(ours)
+    flat, tree = jax.tree.flatten(params)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    assert set(MATRICES) < set(paths)
+    moments = [(np.zeros_like(x), np.zeros_like(x)) for x in flat]
+    update = jax.jit(optimizer.update)
+    for step in range(1, 9):
+        grads = [rng.normal(size=x.shape) for x in flat]
+        updates, state = update(jax.tree.map(jnp.float32, jax.tree.unflatten(tree, grads)), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        for w, g, (m, v), path in zip(flat, grads, moments, paths, strict=True):
+            decayed = 0.01 * ("bias" not in path and "scale" not in path)
+            stacked, rows = MATRICES.get(path, (0, None))
+            for index in np.ndindex(w.shape[:stacked]):
+                if rows:
+                    one = (x[index].reshape(rows, -1) for x in (w, g, m))
+                    made = muon_step(*one, step, lr=0.05, beta=0.95, decay=decayed)
+                    w[index], m[index] = (x.reshape(w[index].shape) for x in made)
+                else:
+                    w[...], m[...], v[...] = adam_step(
+                        w, g, m, v, step, lr=0.05, b1=0.9, b2=0.999, eps=1e-6, decay=decayed, bias_correction=True,
+                        trust=False,
+                    )  # fmt: skip
+    for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=path)
 
 
 def test_masks_go_by_name_not_by_rank():
@@ -97,3 +174,45 @@ def test_schedules(changes, expected):
     schedule = make_schedule(OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **changes}), steps=100)
     for step, lr in expected.items():
         np.testing.assert_allclose(schedule(step), lr, rtol=1e-6, atol=1e-7, err_msg=f"step {step}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"schedule": "cosine"}, lambda s: 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
+        ({"schedule": "cosine", "final_lr": 0.1}, lambda s: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
+        ({"schedule": "wsd_linear", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - (s - 70) / 30),
+        ({"schedule": "wsd_sqrt", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - np.sqrt((s - 70) / 30)),
+        ({"schedule": "wsd_sqrt", "decay_steps": 30, "final_lr": 0.5},
+         lambda s: 1.0 if s < 70 else 0.5 + 0.5 * (1 - np.sqrt((s - 70) / 30))),
+        ({"schedule": "wsd_sqrt"}, lambda s: 1.0),
+        ({"schedule": "wsd_linear", "decay_steps": 90}, lambda s: 1 - (s - 10) / 90),
+        ({"final_lr": 0.2}, lambda s: 0.2 + 0.8 * (1 - s / 100)),
+    ],
+)  # fmt: skip
+def test_every_step_of_a_schedule_equals_numpy(changes, left):
+    schedule = jax.jit(make_schedule(OptimConfig(lr=3.0, warmup_steps=10, **changes), steps=100))
+    for step in range(101):
+        expected = 3.0 * (step / 10 if step < 10 else left(step))
+        np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")
+
+
+def test_the_average_equals_numpy_at_every_step_and_changes_no_update():
+    """Of the parameters after each update, the last with the most weight; the initial ones count nothing."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(jnp.float32, random_params(rng))
+    fields = {"lr": 0.1, "warmup_steps": 0, "freeze": ("encoder/embeddings",)}
+    plain, averaged = (make_optimizer(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
+    state, other = plain.init(params), averaged.init(params)
+    updates, updates_too = jax.jit(plain.update), jax.jit(averaged.update)
+    seen = []
+    for step in range(1, 13):
+        grads = jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), params)
+        made, state = updates(grads, state, params)
+        same, other = updates_too(grads, other, params)
+        jax.tree.map(np.testing.assert_array_equal, made, same)
+        params = optax.apply_updates(params, made)
+        seen.append(jax.tree.map(np.float64, params))
+        weights = 0.9 ** np.arange(step)[::-1]
+        expected = jax.tree.map(lambda *x, w=weights: np.average(x, axis=0, weights=w), *seen)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), other.average, expected)

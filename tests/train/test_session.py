@@ -8,6 +8,7 @@ from bertjax import storage
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError, StorageError
 from bertjax.train import checkpoint, metrics, session
+from bertjax.train.task import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,46 @@ def test_three_parts_are_the_whole(half, tmp_path, capsys):
 
     assert losses(half) == losses(tmp_path) and len(losses(half)) == 60
     assert toy.train(half) and "is done, at step 60 of 60" in capsys.readouterr().err
+
+
+def test_a_cooldown_from_a_checkpoint_is_the_run_that_had_it_from_the_start(tmp_path, capsys):
+    """The rate is constant before it, whatever end was planned then; and the run says what is new."""
+    stable = override(toy.CONFIG, optim={"power": 1.0, "schedule": "wsd_sqrt"})
+    cooled = override(stable, run={"steps": 30}, optim={"decay_steps": 10})
+    assert toy.train(tmp_path / "whole", cooled)
+    assert toy.train(tmp_path / "parts", override(stable, run={"steps": 20}))
+    capsys.readouterr()
+    assert toy.train(tmp_path / "parts", cooled)
+    told = "optim.decay_steps was 0, run.steps was 20: the schedule now ends at 30, and decays from step 20 on"
+    assert told in " ".join(capsys.readouterr().err.split())
+    rates = [
+        [(line["lr"], line["loss"]) for line in metrics.read(tmp_path / run / metrics.METRICS) if "loss" in line]
+        for run in ("whole", "parts")
+    ]
+    assert rates[0] == rates[1] and len(rates[0]) == 30
+    assert [lr for lr, _ in rates[0]][:21] == [rates[0][0][0]] * 21 and rates[0][21][0] < rates[0][20][0]
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated_and_read(tmp_path):
+    """And a run that keeps one goes on exactly: its average is in the checkpoint, beside the weights themselves."""
+    averaged = override(toy.CONFIG, optim={"ema": 0.8}, run={"steps": 30})
+    slopes = {"evaluations": (Evaluation("slope", 1, lambda params: {"value": float(params["slope"])}),)}
+    assert toy.train(tmp_path / "whole", averaged, **slopes)
+    assert toy.train(tmp_path / "parts", override(averaged, run={"steps": 17}), **slopes)
+    assert toy.train(tmp_path / "parts", averaged, **slopes)
+    whole, parts = (
+        [line["slope_value"] for line in metrics.read(tmp_path / run / metrics.METRICS) if "slope_value" in line]
+        for run in ("whole", "parts")
+    )
+    assert whole == parts and len(whole) == 30
+    abstract = {"slope": np.zeros((), np.float32)}
+    assert float(checkpoint.restore_params(tmp_path / "parts" / "checkpoints", abstract).state["slope"]) == whole[-1]
+    # The same run without an average has the weights of each step.
+    assert toy.train(tmp_path / "plain", override(averaged, optim={"ema": 0.0}), **slopes)
+    lines = metrics.read(tmp_path / "plain" / metrics.METRICS)
+    weights = [line["slope_value"] for line in lines if "slope_value" in line]
+    expected = np.average(weights, weights=0.8 ** np.arange(30)[::-1])
+    assert whole[-1] == pytest.approx(expected, rel=1e-5) and abs(whole[10] - weights[10]) > 0.01
 
 
 def test_a_new_run_may_begin_with_other_parameters(tmp_path):

@@ -51,6 +51,19 @@ def test_meshes_equal_one_device(reference, shape):
     assert_same((state, metrics), run(cut, sharding.make_mesh(cut.mesh)))
 
 
+@pytest.mark.parametrize("name", ["stableadamw", "muon"])
+def test_optimizers_that_look_at_whole_matrices_do_not_see_the_mesh(name):
+    """Frozen parameters stay, the norm is clipped, and an average is kept."""
+    optim = {"name": name, "bias_correction": True, "lr": 1e-2, "ema": 0.5, "freeze": ("encoder/embeddings/position",)}
+    base = tiny(model=NO_DROPOUT, optim=optim | WELL_CONDITIONED | {"clip_norm": 0.1})
+    one = run(base, one_device_mesh(base))
+    cut = override(base, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    assert_same(one, run(cut, sharding.make_mesh(cut.mesh)), atol=1e-5)
+    begun = fresh_state(base, one_device_mesh(base)).params
+    path = ("encoder", "embeddings", "position")
+    np.testing.assert_array_equal(*(tree[path[0]][path[1]][path[2]] for tree in (begun, one[0].params)))
+
+
 def test_accumulation_on_a_mesh_with_shared_layers():
     base = tiny(model=NO_DROPOUT | {"share": "all", "embedding_size": 16}, optim=WELL_CONDITIONED)
     one = run(base, one_device_mesh(base))
