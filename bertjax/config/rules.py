@@ -105,7 +105,7 @@ def _relation_errors(config: Any) -> list[str]:
 
 
 def _data_relations(d: Any) -> list[tuple[bool, str]]:
-    return [
+    return _sequence_relations(d) + [
         (all(share > 0.0 for share in d.mix), f"data.mix = {d.mix}: must be positive numbers, one for each source"),
         (
             not d.mix or d.prepared != "" or len(d.mix) == len(d.source),
@@ -137,6 +137,31 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
         (
             d.mask_count <= d.max_predictions,
             f"data.mask_count = {d.mask_count}: must be at most data.max_predictions = {d.max_predictions}",
+        ),
+    ]
+
+
+def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
+    """Of text that is no prose."""
+    words = d.alphabet == "words"
+    return [
+        (
+            words or not d.lower_case,
+            f"data.lower_case = True: data.alphabet = {d.alphabet} has a case of its own (c and C); set it to False",
+        ),
+        (
+            words or d.format in ("lines", "jsonl", "parquet"),
+            f"data.format = {d.format}: data.alphabet = {d.alphabet} has no sentences or paragraphs; set it to lines (a"
+            " sequence each), jsonl or parquet",
+        ),
+        (
+            not d.pairs or (words and d.format not in ("lines", "ids")),
+            f"data.examples = {d.examples}: needs documents of several sentences, and here one is a single sequence;"
+            " set it to doc_sentences and objective.pair to 0.0",
+        ),
+        (
+            d.alphabet == "dna" or d.kmer == 6,
+            f"data.kmer = {d.kmer}: needs data.alphabet = dna; leave it",
         ),
     ]
 
