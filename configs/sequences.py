@@ -7,7 +7,7 @@ Command    bertjax tokenizer --config=configs/sequences.py:dna --workdir=runs/dn
 
 The argument is what the sequences are of: smiles, protein, dna (the default) or ids. The vocabulary of proteins and DNA
 is given by rule; that of SMILES and ids depends on the text, and `bertjax tokenizer` says what it is. A sequence is a
-document, and up to 16 of them share a row.
+document, and up to 6 of them share a row.
 """
 
 from bertjax.config.recipe import default
@@ -35,7 +35,7 @@ def get_config(alphabet="dna"):
         attention_dropout=0.0,
     )
     form = {"format": "ids"} if alphabet == "ids" else {"format": "lines", "alphabet": alphabet}
-    config.data.update(lower_case=False, examples="doc_sentences", packing=16, holdout=0.05, **form)
+    config.data.update(lower_case=False, examples="doc_sentences", packing=6, holdout=0.05, **form)
     config.data.update(batch_size=32, seq_len=256, max_predictions=40)
     config.objective.pair = 0.0
     config.optim.update(lr=2e-3, warmup_steps=200, bias_correction=True, b2=0.98)
