@@ -150,12 +150,12 @@ def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
             f"data.lower_case = True: data.alphabet = {d.alphabet} has a case of its own (c and C); set it to False",
         ),
         (
-            words or d.format in ("lines", "jsonl", "parquet"),
+            words or d.format in ("lines", "fasta", "jsonl", "parquet"),
             f"data.format = {d.format}: data.alphabet = {d.alphabet} has no sentences or paragraphs; set it to lines (a"
-            " sequence each), jsonl or parquet",
+            " sequence each), fasta, jsonl or parquet",
         ),
         (
-            not d.pairs or (words and d.format not in ("lines", "ids")),
+            not d.pairs or (words and d.format not in ("lines", "fasta", "ids")),
             f"data.examples = {d.examples}: needs documents of several sentences, and here one is a single sequence;"
             " set it to doc_sentences and objective.pair to 0.0",
         ),

@@ -149,9 +149,20 @@ class DataConfig:
     )
     format: str = value(
         "auto",
-        "file (a document), paragraphs, sentences (one a line), lines (a document each, not split), ids (lines of"
-        " integers), wikiextractor, jsonl, parquet; auto = by name",
-        choices=("auto", "file", "paragraphs", "sentences", "lines", "ids", "wikiextractor", "jsonl", "parquet"),
+        "file (a document), paragraphs, sentences (one a line), lines (a document each, not split), fasta, ids"
+        " (lines of integers), wikiextractor, jsonl, parquet; auto = by name",
+        choices=(
+            "auto",
+            "file",
+            "paragraphs",
+            "sentences",
+            "lines",
+            "fasta",
+            "ids",
+            "wikiextractor",
+            "jsonl",
+            "parquet",
+        ),
         may_change=True,
     )
     text_field: str = value("text", "jsonl, parquet, tfds: the field that holds the text", may_change=True)

@@ -1,7 +1,7 @@
 """Text -> a prepared data set and its tokenizer, before training, which never imports this.
 
 units            the source cut into stretches that one process reads by itself, and their documents
-files            text files in six forms, as paragraphs
+files            text files in seven forms, as paragraphs
 lines            the lines of a text file, plain or compressed
 tables           Parquet files and the data sets of TFDS
 builtin          the prose that comes with Python

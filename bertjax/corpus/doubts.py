@@ -14,11 +14,14 @@ def doubts(documents: Iterable[list[str]], data: DataConfig) -> Iterator[str]:
     """Lines that each name a field, what it does to the text of these documents, and what to set instead.
 
     - Letters lose the marks that tell them apart, as in Japanese (が becomes か), Vietnamese or Hindi.
+    - The text is FASTA and is read by lines.
     - The words are far longer than those of any language: SMILES, proteins and DNA are hardly words.
     """
+    sample = _sample(documents)
+    if data.format == "lines" and sample.startswith(">"):
+        yield "data.format = lines: this text looks like FASTA, whose names would become sequences; set it to fasta"
     if data.by_rule:
         return
-    sample = _sample(documents)
     if data.lower_case:
         letters = sum(map(str.isalpha, sample))
         marked = [

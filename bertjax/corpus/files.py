@@ -1,4 +1,4 @@
-"""Text files in six forms, as paragraphs of documents.
+"""Text files in seven forms, as paragraphs of documents.
 
 Cutting a file between any two bytes changes nothing: a document belongs to the part in which its mark begins, which is
 the blank line before it, its `<doc>` line or its line of JSON; the start of the file is a mark too. Memory is bounded
@@ -37,6 +37,8 @@ def paragraphs(path: str, start: int, end: int, form: str, field: str, notes: No
         owned = _owned(lines.text_lines(file, offset, notes), start, end, _MARKS[form], notes)
         if form == "file":
             yield from _whole(owned)
+        elif form == "fasta":
+            yield from _fasta(owned)
         elif form == "lines":
             yield from _each_line(owned)
         elif form == "wikiextractor":
@@ -77,6 +79,7 @@ _MARKS: dict[str, Callable[[str], bool]] = {
     "paragraphs": lambda text: not text,
     "sentences": lambda text: not text,
     "lines": lambda text: True,
+    "fasta": lambda text: text.startswith(">"),
     "wikiextractor": lambda text: text.startswith("<doc "),
 }
 
@@ -107,6 +110,26 @@ def _each_line(found: Lines) -> Paragraphs:
         if text:
             yield text
             yield None
+
+
+def _fasta(found: Lines) -> Paragraphs:
+    """`>NAME`, then a sequence, cut into lines of any length, which belong together; a very long one is several."""
+    letters: list[str] = []
+    size = 0
+    for _, text in found:
+        if text.startswith(">") or size > lines.MAX_CHARACTERS:
+            yield from _joined(letters)
+            letters, size = [], 0
+        if not text.startswith((">", ";")):
+            letters.append(text)
+            size += len(text)
+    yield from _joined(letters)
+
+
+def _joined(letters: list[str]) -> Paragraphs:
+    if sequence := "".join(letters):
+        yield sequence
+        yield None
 
 
 def _blank_separated(found: Lines) -> Paragraphs:

@@ -26,7 +26,7 @@ UNIT_BYTES = 4_000_000
 """Of text in a unit, roughly; more in a large corpus, so that there are no more than MAX_UNITS."""
 MAX_UNITS = 400
 """Roughly the most units of a corpus: each becomes a shard or two, and readers keep all shards open."""
-_WHOLE = ("sentences", "lines", "ids")
+_WHOLE = ("sentences", "lines", "fasta", "ids")
 """The forms in which a paragraph is one sentence, whatever stops are in it."""
 _COMPRESSION = 4  # bytes of text in a compressed byte, roughly
 

@@ -34,6 +34,7 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
     if path.exists():
         say(f"{path}: exists, and stays; remove it to train another")
         return path
+    _tell_doubts(data)
     texts = (sentence for document in corpus.documents(data) for sentence in document)
     if data.format == "ids":
         alphabets.make_ids(texts, path, vocab_size=vocab_size)
@@ -43,7 +44,6 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
             fix = "check data.source, data.alphabet and model.vocab_size"
             say(f"{path}: {unknown:.0%} of the pieces of this text are unknown; {fix}")
     else:
-        _tell_doubts(data)
         train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=data.lower_case, seed=config.run.seed)
     say(f"{path}: {vocab_size} pieces")
     return path
@@ -74,7 +74,7 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         bar = bar or Progress(total, start=done, unit="unit", label="prepare")
         bar.reach(done)
 
-    if path.suffix != ".json":  # which says itself what happens to the text
+    if path.suffix != ".json" or config.data.by_rule:  # other JSON says itself what happens to the text
         _tell_doubts(config.data)
     # Beside the target, which other work directories may share.
     with storage.locked(storage.make(target.absolute().parent)):

@@ -34,6 +34,13 @@ def test_words_of_no_language_are_told(text):
     assert list(doubts([[text]], DataConfig(alphabet="smiles", lower_case=False))) == []
 
 
+def test_fasta_that_is_read_by_lines_is_told():
+    fields = {"alphabet": "protein", "lower_case": False}
+    (line,) = doubts([[">sp|P1"], ["MKT"]], DataConfig(format="lines", **fields))
+    assert line.startswith("data.format = lines: ") and line.endswith("set it to fasta")
+    assert list(doubts([["MKT"]], DataConfig(format="lines", **fields))) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
