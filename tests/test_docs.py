@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sequences import dna, japanese, smiles
 from test_layers import FLOORS, ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,10 @@ def commands():
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
-    return [*words, *SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))]
+    small = SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
+    # Where the vocabulary follows from the text, it is that of the page.
+    given = "--config.model.vocab_size" in command
+    return [*words, *(flag for flag in small if not (given and "vocab_size" in flag))]
 
 
 def can_run(text):
@@ -108,6 +112,15 @@ def test_commands_run(page, tmp_path, corpus_file):
     for file in ("my_text/topics.txt", "corpus/wiki/wiki_00", "corpus/novels/novel.txt"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(corpus_file.read_text())
+    for name, texts in (
+        ("dna/x.txt", dna(99)),
+        ("smiles/x.smi", smiles()),
+        ("japanese/x.txt", [*japanese(), corpus_file.read_text()]),
+    ):
+        (tmp_path / f"my_{name}").parent.mkdir()
+        (tmp_path / f"my_{name}").write_text(("\n\n" if "japanese" in name else "\n").join(texts))
+    (tmp_path / "my_ids").mkdir()
+    (tmp_path / "my_ids" / "x.txt").write_text("3 1 39\n7 7 2 0\n" * 9 + "8 9 10\n")
     characters = [chr(i) for i in range(33, 127)]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))

@@ -222,7 +222,8 @@ COMMANDS = {
     "tokenizer": Command(
         _tokenizer,
         "train a SentencePiece tokenizer on data.source",
-        "ALBERT's settings, model.vocab_size pieces, to data.tokenizer or WORKDIR/tokenizer/spiece.model.",
+        "ALBERT's settings, model.vocab_size pieces, to data.tokenizer or WORKDIR/tokenizer/spiece.model. For SMILES,\n"
+        "proteins and DNA (data.alphabet) and ids (data.format=ids) a list of pieces, to tokenizer.json.",
         Takes(flags=(_WORKDIR,)),
     ),
     "prepare": Command(

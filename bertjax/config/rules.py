@@ -135,7 +135,7 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
 
 def _data_relations(d: Any) -> list[tuple[bool, str]]:
     most = round(d.seq_len * max(d.mask_rate, d.final_mask_rate))
-    return [
+    return _sequence_relations(d) + [
         (all(share > 0.0 for share in d.mix), f"data.mix = {d.mix}: must be positive numbers, one for each source"),
         (
             not d.mix or d.prepared != "" or len(d.mix) == len(d.source),
@@ -202,6 +202,31 @@ def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
         (
             o.decay_by_lr or (o.name != "lamb" and o.lr > 0.0),
             "optim.decay_by_lr = False: needs another optim.name than lamb, and optim.lr above 0.0",
+        ),
+    ]
+
+
+def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
+    """Of text that is no prose."""
+    words = d.alphabet == "words"
+    return [
+        (
+            words or not d.lower_case,
+            f"data.lower_case = True: data.alphabet = {d.alphabet} has a case of its own (c and C); set it to False",
+        ),
+        (
+            words or d.format in ("lines", "fasta", "jsonl", "parquet"),
+            f"data.format = {d.format}: data.alphabet = {d.alphabet} has no sentences or paragraphs; set it to lines (a"
+            " sequence each), fasta, jsonl or parquet",
+        ),
+        (
+            not d.pairs or (words and d.format not in ("lines", "fasta", "ids")),
+            f"data.examples = {d.examples}: needs documents of several sentences, and here one is a single sequence;"
+            " set it to doc_sentences and objective.pair to 0.0",
+        ),
+        (
+            d.alphabet == "dna" or d.kmer == 6,
+            f"data.kmer = {d.kmer}: needs data.alphabet = dna; leave it",
         ),
     ]
 

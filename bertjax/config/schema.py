@@ -199,14 +199,35 @@ class DataConfig:
     )
     format: str = value(
         "auto",
-        "file (a document), paragraphs, sentences (one a line), wikiextractor, jsonl, parquet; auto = by name",
-        choices=("auto", "file", "paragraphs", "sentences", "wikiextractor", "jsonl", "parquet"),
+        "file (a document), paragraphs, sentences (one a line), lines (a document each, not split), fasta, ids"
+        " (lines of integers), wikiextractor, jsonl, parquet; auto = by name",
+        choices=(
+            "auto",
+            "file",
+            "paragraphs",
+            "sentences",
+            "lines",
+            "fasta",
+            "ids",
+            "wikiextractor",
+            "jsonl",
+            "parquet",
+        ),
         may_change=True,
     )
     text_field: str = value("text", "jsonl, parquet, tfds: the field that holds the text", may_change=True)
     tokenizer: str = value(
-        "", "a .model, vocab.txt or tokenizer.json; '' = WORKDIR/tokenizer/spiece.model", may_change=True
+        "",
+        "a .model, vocab.txt or tokenizer.json; '' = WORKDIR/tokenizer/spiece.model, or tokenizer.json of an alphabet",
+        may_change=True,
     )
+    alphabet: str = value(
+        "words",
+        "of what `bertjax tokenizer` makes pieces: words, smiles, protein (letters), dna (k-mers)",
+        choices=("words", "smiles", "protein", "dna"),
+        may_change=True,
+    )
+    kmer: int = value(6, "alphabet = dna: letters of a piece", least=1, below=9, may_change=True)
     lower_case: bool = value(True, "uncased: lower-case and strip accents before tokenising")
     prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", may_change=True)
     prepare_workers: int = value(
@@ -264,6 +285,11 @@ class DataConfig:
     def last_mask_rate(self) -> float:
         """The rate at the end of the run, and of every evaluation."""
         return self.final_mask_rate or self.mask_rate
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether a rule says what the pieces are, so that the tokenizer is a list of them."""
+        return self.alphabet != "words" or self.format == "ids"
 
     @property
     def row_lengths(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Text files in five forms, as paragraphs of documents.
+"""Text files in seven forms, as paragraphs of documents.
 
 Cutting a file between any two bytes changes nothing: a document belongs to the part in which its mark begins, which is
 the blank line before it, its `<doc>` line or its line of JSON; the start of the file is a mark too. Memory is bounded
@@ -37,15 +37,24 @@ def paragraphs(path: str, start: int, end: int, form: str, field: str, notes: No
         owned = _owned(lines.text_lines(file, offset, notes), start, end, _MARKS[form], notes)
         if form == "file":
             yield from _whole(owned)
+        elif form == "fasta":
+            yield from _fasta(owned)
+        elif form == "lines":
+            yield from _each_line(owned)
         elif form == "wikiextractor":
             yield from _wiki(owned, path, notes)
         else:
             yield from _blank_separated(owned)
 
 
+def is_json(path: str) -> bool:
+    """Whether a name is that of lines of JSON, plain or compressed."""
+    return path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES)
+
+
 def form_of(path: str) -> str:
     """The form of a file, from its name and its first line, so that all its parts agree. DataError as `paragraphs`."""
-    if path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES):
+    if is_json(path):
         return "jsonl"
     with lines.opened(path) as file:
         head = file.read(lines.BUFFER).removeprefix(codecs.BOM_UTF8).lstrip()
@@ -69,6 +78,8 @@ _MARKS: dict[str, Callable[[str], bool]] = {
     "file": lambda text: False,
     "paragraphs": lambda text: not text,
     "sentences": lambda text: not text,
+    "lines": lambda text: True,
+    "fasta": lambda text: text.startswith(">"),
     "wikiextractor": lambda text: text.startswith("<doc "),
 }
 
@@ -92,6 +103,33 @@ def _owned(found: Lines, start: int, end: int, mark: Callable[[str], bool], note
 def _whole(found: Lines) -> Paragraphs:
     yield from (text for _, text in found if text)
     yield None
+
+
+def _each_line(found: Lines) -> Paragraphs:
+    for _, text in found:
+        if text:
+            yield text
+            yield None
+
+
+def _fasta(found: Lines) -> Paragraphs:
+    """`>NAME`, then a sequence, cut into lines of any length, which belong together; a very long one is several."""
+    letters: list[str] = []
+    size = 0
+    for _, text in found:
+        if text.startswith(">") or size > lines.MAX_CHARACTERS:
+            yield from _joined(letters)
+            letters, size = [], 0
+        if not text.startswith((">", ";")):
+            letters.append(text)
+            size += len(text)
+    yield from _joined(letters)
+
+
+def _joined(letters: list[str]) -> Paragraphs:
+    if sequence := "".join(letters):
+        yield sequence
+        yield None
 
 
 def _blank_separated(found: Lines) -> Paragraphs:

@@ -1,5 +1,6 @@
-"""Sentences of a paragraph, by rules for English and its like."""
+"""Sentences of a paragraph, by rules for English and its like, and by the stops of Japanese and Chinese."""
 
+import itertools
 import re
 
 _END = re.compile(r"""[.!?](?<![.!?].)[.!?]*+["'”’»)\]]*+\s++(?=[A-Z0-9"'(\[]|[^\x00-\x7f])""")
@@ -7,6 +8,8 @@ _END = re.compile(r"""[.!?](?<![.!?].)[.!?]*+["'”’»)\]]*+\s++(?=[A-Z0-9"'(\
 
 It begins with a plain set of characters, because the search then skips to one of these several times faster.
 """
+_WIDE_END = re.compile("[。！？｡]+(?![。！？｡」』）】〉》”’])")
+"""The same where no white space follows; what is quoted goes on with its sentence (「はい。」と言った。)."""
 _OPENING = "\"'“‘«(["
 _ABBREVIATIONS = frozenset(
     re.findall(
@@ -29,9 +32,17 @@ def split_sentences(paragraph: str) -> list[str]:
 
     A start is an upper-case letter, a digit, an opening quote or bracket. A single full stop does not end a sentence
     after an initial ("J.", "U.S.", "e.g."), a common abbreviation ("Dr.") or, before a digit, one such as "No.".
-    Made for English and its like; text without such ends stays one sentence. No sentence is empty or has white space
-    at its ends.
+    Made for English and its like; text without such ends stays one sentence. 。！？ always end one, but not before
+    a closing mark. No sentence is empty or has white space at its ends.
     """
+    wide = [] if paragraph.isascii() else [match.end() for match in _WIDE_END.finditer(paragraph)]
+    if not wide:
+        return _split(paragraph)
+    stretches = itertools.pairwise([0, *wide, len(paragraph)])
+    return [sentence for start, end in stretches for sentence in _split(paragraph[start:end])]
+
+
+def _split(paragraph: str) -> list[str]:
     sentences, start = [], 0
     for match in _END.finditer(paragraph):
         stop, end = match.span()

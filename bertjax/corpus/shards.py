@@ -1,8 +1,9 @@
 """One unit of text -> the shards and the parts of the index that hold its documents (`bertjax.data.dataset`)."""
 
+import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,6 +11,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from bertjax.config.schema import DataConfig
+from bertjax.corpus import ids
 from bertjax.corpus import units as corpus
 from bertjax.data import dataset
 from bertjax.data.dataset import INDEX, SPLITS
@@ -64,39 +66,47 @@ def write_unit(folder: Path, data: DataConfig, tokenizer: Tokenizer, unit: corpu
     A document whose digest is below `holdout_below` is held out. Raises RuntimeError where ArrayRecord cannot write.
     """
     counts = Counter[str]()
-    writers = {name: _SplitWriter(folder, name, dataset.token_dtype(tokenizer.vocab_size)) for name in SPLITS}
+    dtype = dataset.token_dtype(tokenizer.vocab_size)
     token_counts = {name: np.zeros(tokenizer.vocab_size, np.int64) for name in SPLITS}
+    encode = ids.encode if data.format == "ids" else tokenizer.encode_batch
     least = 2**64
-    for documents in _stretches(corpus.read(unit, data, counts)):
-        # With the space before it, which is a part of the first word in byte-level BPE and nothing in other kinds.
-        sentences = [" " * (i > 0) + sentence for document in documents for i, sentence in enumerate(document)]
-        tokens_n, lengths_S = tokenizer.encode_batch(sentences)
-        token_ends_S1 = np.concatenate(([0], np.cumsum(lengths_S)))
-        first = 0
-        counted: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
-        for document in documents:
-            after = first + len(document)
-            tokens, lengths = tokens_n[token_ends_S1[first] : token_ends_S1[after]], lengths_S[first:after]
-            first = after
-            if not len(tokens):
-                counts["documents_without_tokens"] += 1
-                continue
-            # By its text, so that copies of a document are on one side, and nothing held out was trained on.
-            digest = _digest(document)
-            split = "validation" if digest < holdout_below else "train"
-            least = min(least, digest)
-            writers[split].add(tokens, lengths[lengths > 0], digest)
-            counted[split].append(tokens)
-        for name, found in counted.items():
-            if found:  # all at once, because each count is as long as the vocabulary
-                token_counts[name] += np.bincount(np.concatenate(found), minlength=tokenizer.vocab_size)
-    for writer in writers.values():
-        writer.close()
+    with contextlib.ExitStack() as stack:
+        writers = {name: stack.enter_context(contextlib.closing(_SplitWriter(folder, name, dtype))) for name in SPLITS}
+        for stretch in _stretches(corpus.read(unit, data, counts, tokenizer)):
+            counted: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
+            for document, tokens, lengths in _tokenised(stretch, encode):
+                if not len(tokens):
+                    counts["documents_without_tokens"] += 1
+                    continue
+                # By its text, so that copies of a document are on one side, and nothing held out was trained on.
+                digest = _digest(document)
+                split = "validation" if digest < holdout_below else "train"
+                least = min(least, digest)
+                writers[split].add(tokens, lengths[lengths > 0], digest)
+                counted[split].append(tokens)
+            for name, found in counted.items():
+                if found:  # all at once, because each count is as long as the vocabulary
+                    token_counts[name] += np.bincount(np.concatenate(found), minlength=tokenizer.vocab_size)
     unknown = {name: int(token_counts[name][tokenizer.special.unk]) for name in SPLITS}
     np.save(folder / "token_counts.npy", token_counts["train"])
     shards = {w.shard.name: checksum(w.shard) for w in writers.values() if w.totals["records"]}
     totals = {name: dict(writer.totals) | {"unknown": unknown[name]} for name, writer in writers.items()}
     return {"source": unit.source, "splits": totals, "shards": shards, "counts": counts, "least_digest": least}
+
+
+def _tokenised(
+    documents: list[list[str]], encode: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """Each document with its tokens and the length of each of its sentences; all are encoded at once."""
+    # With the space before it, which is a part of the first word in byte-level BPE and nothing in other kinds.
+    sentences = [" " * (i > 0) + sentence for document in documents for i, sentence in enumerate(document)]
+    tokens_n, lengths_S = encode(sentences)
+    token_ends_S1 = np.concatenate(([0], np.cumsum(lengths_S)))
+    first = 0
+    for document in documents:
+        after = first + len(document)
+        yield document, tokens_n[token_ends_S1[first] : token_ends_S1[after]], lengths_S[first:after]
+        first = after
 
 
 def _stretches(documents: Iterator[list[str]]) -> Iterator[list[list[str]]]:

@@ -7,7 +7,7 @@ its directory. Every process reads from there and neither needs the code of the 
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from bertjax.errors import DataError, one_line
 BATCH_ROWS = 64
 """Rows of a Parquet file, or records of TFDS, that are in memory at a time."""
 
-Rows = Iterator[tuple[str, bytes | None]]
-"""(where it stands, the text in whatever encoding, or None where there is none)."""
+Rows = Iterator[tuple[str, Any]]
+"""(where it stands, the value: a text as bytes in whatever encoding, or None where there is none)."""
 
 
 # Parquet -----------------------------------------------------------------------------------------------------------
@@ -44,8 +44,18 @@ def row_groups(path: str, field: str) -> list[int]:
     return [sum(c.total_uncompressed_size for c in row if c.path_in_schema.split(".")[0] == field) for row in columns]
 
 
-def parquet_rows(path: str, start: int, end: int, field: str) -> Rows:
-    """Column `field` of the row groups from `start` to before `end`."""
+def texts(column: Any) -> list[bytes | None]:
+    """The texts of a column of pyarrow; None for nulls, numbers, lists and other things that are no text."""
+    import pyarrow
+
+    try:
+        return column.cast(pyarrow.large_binary()).to_pylist()
+    except pyarrow.ArrowNotImplementedError:
+        return [None] * len(column)
+
+
+def parquet_rows(path: str, start: int, end: int, field: str, values: Callable[[Any], list] = texts) -> Rows:
+    """Column `field` of the row groups from `start` to before `end`, a batch of rows at a time through `values`."""
     import pyarrow
     import pyarrow.parquet
 
@@ -56,20 +66,11 @@ def parquet_rows(path: str, start: int, end: int, field: str) -> Rows:
             for group in range(start, end):
                 row = 0
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field], use_threads=False):
-                    for value in _binary(batch.column(0)):
+                    for value in values(batch.column(0)):
                         yield f"{path}: row {row} of row group {group}", value
                         row += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(_damaged(path, error)) from None
-
-
-def _binary(column: Any) -> list[bytes | None]:
-    import pyarrow
-
-    try:
-        return column.cast(pyarrow.large_binary()).to_pylist()
-    except pyarrow.ArrowNotImplementedError:  # numbers, lists and other things that are no text
-        return [None] * len(column)
 
 
 def _damaged(path: str, error: Exception) -> str:

@@ -15,16 +15,19 @@ from functools import partial
 from pathlib import Path
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import builtin, files, lines, tables
+from bertjax.corpus import builtin, files, ids, lines, tables
 from bertjax.corpus.files import Paragraphs
 from bertjax.corpus.lines import MAX_CHARACTERS, Notes
 from bertjax.corpus.sentences import split_sentences
+from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
 
 UNIT_BYTES = 4_000_000
 """Of text in a unit, roughly; more in a large corpus, so that there are no more than MAX_UNITS."""
 MAX_UNITS = 400
 """Roughly the most units of a corpus: each becomes a shard or two, and readers keep all shards open."""
+_WHOLE = ("sentences", "lines", "fasta", "ids")
+"""The forms in which a paragraph is one sentence, whatever stops are in it."""
 _COMPRESSION = 4  # bytes of text in a compressed byte, roughly
 
 
@@ -74,6 +77,8 @@ def units(data: DataConfig) -> list[Unit]:
 
 def _parts(entry: str, data: DataConfig, seen: set[str]) -> Iterator[tuple[Part, int]]:
     """Each part of an entry, and roughly how many bytes of text it holds. Adds the paths to `seen`."""
+    if data.format == "ids" and (entry == "builtin" or entry.startswith("tfds:")):
+        raise DataError(f"data.source = {entry!r}: data.format = ids is read from text, JSONL and Parquet; name files")
     if entry == "builtin":
         paths = [entry]
     elif entry.startswith("tfds:"):
@@ -159,8 +164,9 @@ def _all(found: list[Unit], data: DataConfig, notes: Notes) -> Iterator[list[str
         raise DataError(f"data.source = {data.source}: {message}; {problem}")
 
 
-def read(unit: Unit, data: DataConfig, counts: Counter) -> Iterator[list[str]]:
-    """The documents of a unit, each a list of at least one sentence. Raises DataError for a file it cannot read.
+def read(unit: Unit, data: DataConfig, counts: Counter, tokenizer: Tokenizer | None = None) -> Iterator[list[str]]:
+    """The documents of a unit, each a list of at least one sentence. Raises DataError for a file it cannot read, and
+    in a corpus of ids for one that is not of `tokenizer`, or of any vocabulary if that is None.
 
     `counts` receives "documents", "sentences" and, where they occur,
 
@@ -175,23 +181,23 @@ def read(unit: Unit, data: DataConfig, counts: Counter) -> Iterator[list[str]]:
     outside_lines     dropped: WikiExtractor: text outside of <doc> … </doc>
     unparsable_files  dropped: the built-in corpus: Python files that do not parse
     """
-    return _read(unit, data, Notes(counts))
+    return _read(unit, data, Notes(counts), tokenizer)
 
 
-def _read(unit: Unit, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
+def _read(unit: Unit, data: DataConfig, notes: Notes, tokenizer: Tokenizer | None = None) -> Iterator[list[str]]:
     for part in unit.parts:
-        found = builtin.documents(notes.counts) if part.path == "builtin" else _gathered(part, data, notes)
+        found = builtin.documents(notes.counts) if part.path == "builtin" else _gathered(part, data, notes, tokenizer)
         for sentences in found:
             notes.counts["documents"] += 1
             notes.counts["sentences"] += len(sentences)
             yield sentences
 
 
-def _gathered(part: Part, data: DataConfig, notes: Notes) -> Iterator[list[str]]:
+def _gathered(part: Part, data: DataConfig, notes: Notes, tokenizer: Tokenizer | None) -> Iterator[list[str]]:
     """The documents of a part; one that is too long is cut between two sentences."""
     sentences: list[str] = []
     characters, cut = 0, False
-    for paragraph in _paragraphs(part, data, notes):
+    for paragraph in _paragraphs(part, data, notes, tokenizer):
         if paragraph is None:
             if sentences:
                 yield sentences
@@ -199,7 +205,7 @@ def _gathered(part: Part, data: DataConfig, notes: Notes) -> Iterator[list[str]]
                 notes.add("empty_documents")
             sentences, characters, cut = [], 0, False
             continue
-        for sentence in split_sentences(paragraph) if data.format != "sentences" else [paragraph]:
+        for sentence in [paragraph] if data.format in _WHOLE else split_sentences(paragraph):
             if sentences and characters + len(sentence) > MAX_CHARACTERS:
                 if not cut:
                     notes.add("cut_documents")
@@ -209,8 +215,11 @@ def _gathered(part: Part, data: DataConfig, notes: Notes) -> Iterator[list[str]]
             characters += len(sentence)
 
 
-def _paragraphs(part: Part, data: DataConfig, notes: Notes) -> Paragraphs:
+def _paragraphs(part: Part, data: DataConfig, notes: Notes, tokenizer: Tokenizer | None) -> Paragraphs:
     path, field = part.path, data.text_field
+    if data.format == "ids":
+        sequences = ids.parquet_sequences if _is_parquet(path, data) else ids.file_sequences
+        return sequences(path, part.start, part.end, field, tokenizer, notes)
     if path.startswith("tfds:"):
         return _records(tables.tfds_rows(path, part.start, part.end, field), field, notes)
     if _is_parquet(path, data):

@@ -57,7 +57,8 @@ class Tokenizer(Protocol):
 
 def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
     """The tokenizer of a SentencePiece `.model`, a WordPiece `.txt` or a `.json` of the tokenizers library: the
-    byte-level BPE of RoBERTa, or what transformers saves of BERT and ALBERT. Cheap enough for each worker to call.
+    byte-level BPE of RoBERTa, what transformers saves of BERT and ALBERT, or a list of words (WordLevel). Cheap
+    enough for each worker to call.
 
     A `.json` says itself what happens to case, so `lower_case` means nothing to it. Raises DataError for a file that is
     missing, empty, damaged, of another kind, or without the special pieces.
@@ -231,9 +232,11 @@ _SPELLED: dict[str, Callable[[str], str]] = {
     "WordPiece": lambda piece: piece[2:] if piece.startswith("##") else " " + piece,
     "Unigram": lambda piece: " " + piece[1:] if piece.startswith("▁") else piece,
     "BPE": lambda piece: _BYTES.decode([piece]),
+    "WordLevel": lambda piece: piece,
 }
 """The kinds of tokenizer.json, and how a piece of each is spelled in running text."""
 _DECODERS = {"WordPiece": tokenizers.decoders.WordPiece(), "Unigram": tokenizers.decoders.Metaspace(), "BPE": _BYTES}
+"""How pieces of each become text; those of WordLevel as the file says."""
 
 
 class _Json:
@@ -248,8 +251,8 @@ class _Json:
             kind, self._tokenizer = _parse_json(content)
         except Exception as error:  # the library raises nothing more special
             raise DataError(
-                f"data.tokenizer = {str(path)!r}: not WordPiece, Unigram or byte-level BPE of the tokenizers library"
-                f" ({one_line(error):.120}); name one, or the vocab.txt or .model that it comes with"
+                f"data.tokenizer = {str(path)!r}: not WordPiece, WordLevel, Unigram or byte-level BPE of the tokenizers"
+                f" library ({one_line(error):.120}); name one, or the vocab.txt or .model that it comes with"
             ) from None
         self.digest = hashlib.sha256(content).hexdigest()
         self.vocab_size = self._tokenizer.get_vocab_size()
@@ -267,11 +270,16 @@ class _Json:
         # A part of a character has no spelling of its own.
         self.spellings = [piece if "\ufffd" in text else text for piece, text in zip(self.pieces, spelled, strict=True)]
         starts = _starts_word if kind == "Unigram" else lambda piece: _SPELLED[kind](piece).startswith(" ")
-        self.starts_word = np.array([starts(piece) for piece in self.pieces])
+        self.starts_word = np.array([kind == "WordLevel" or starts(piece) for piece in self.pieces])
+        # A whole word that is spelled like a special piece would be that piece, in spite of the setting above.
+        self._meant = np.arange(self.vocab_size, dtype=np.int32)
+        if kind == "WordLevel":
+            self._meant[list(astuple(self.special))] = self.special.unk
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return _flat([encoding.ids for encoding in encoded])
+        ids_n, lengths = _flat([encoding.ids for encoding in encoded])
+        return self._meant[ids_n], lengths
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -285,11 +293,14 @@ def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
     steps = split["pretokenizers"] if split and split["type"] == "Sequence" else [split]
     if kind not in _SPELLED or (kind == "BPE" and not any(step and step["type"] == "ByteLevel" for step in steps)):
         raise ValueError(f"its model is {kind}, split by {', '.join(step['type'] for step in steps if step) or 'none'}")
+    if kind == "WordLevel" and model.get("unk_token") not in model["vocab"]:  # the library would fail at such a word
+        raise ValueError("its model.unk_token is not in its vocabulary")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):  # ids at random; pieces not of bytes
         if model.get(name) and not (kind == "WordPiece" and model[name] == "##"):
             raise ValueError(f"its model.{name} is set")
     tokenizer = tokenizers.Tokenizer.from_str(content.decode())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.decoder = _DECODERS[kind]
+    if kind in _DECODERS:
+        tokenizer.decoder = _DECODERS[kind]
     return kind, tokenizer

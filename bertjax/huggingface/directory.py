@@ -71,10 +71,11 @@ def write(
             pieces = f"{loaded.vocab_size} pieces, more than model.vocab_size = {config.vocab_size}"
             raise DataError(f"{tokenizer}: has {pieces}")
         held, flat = to_family(family, config, params)
-        pad = loaded.special.pad if loaded else config_json.PAD[family]
+        pad = loaded.special.pad if loaded else config_json.PAD[family] % config.vocab_size
         values, files = config_json.to_json(family, held, pad), {}
         if tokenizer and loaded:
-            values |= {"bos_token_id": loaded.special.cls, "eos_token_id": loaded.special.sep}
+            cls, sep = loaded.special.cls, loaded.special.sep
+            values |= {"bos_token_id": cls, "eos_token_id": sep, "cls_token_id": cls, "sep_token_id": sep}
             files = tokenizer_files(tokenizer, loaded, held, lower_case)
         shown = model_card(values, config_json.notes(family, config, held), card, tokenizer=bool(tokenizer))
         files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}

@@ -140,23 +140,24 @@ _MODERNBERT = Family(
     fused=(("attention/query", "attention/key", "attention/value"), ("ffn/gate", "ffn/up")),
 )
 _NOMIC_BERT = Family(
+    # As files have them, which transformers renames when it loads or saves.
     prefix="nomic_bert.",
-    layer="layers.{}.",
+    layer="encoder.layers.{}.",
     layers={
-        "attention/query": "self_attn.q_proj",
-        "attention/key": "self_attn.k_proj",
-        "attention/value": "self_attn.v_proj",
-        "attention/out": "self_attn.o_proj",
-        "attention/norm": "post_attention_layernorm",
-        "ffn/gate": "mlp.gate_proj",
-        "ffn/up": "mlp.up_proj",
-        "ffn/down": "mlp.down_proj",
-        "ffn/norm": "post_mlp_layernorm",
+        "attention/query": "attn.Wqkv",
+        "attention/key": "attn.Wqkv",
+        "attention/value": "attn.Wqkv",
+        "attention/out": "attn.out_proj",
+        "attention/norm": "norm1",
+        "ffn/gate": "mlp.fc12",
+        "ffn/up": "mlp.fc11",
+        "ffn/down": "mlp.fc2",
+        "ffn/norm": "norm2",
     },
     others={
         WORD: "embeddings.word_embeddings.weight",
         "encoder/embeddings/token_type": "embeddings.token_type_embeddings.weight",
-        "encoder/embeddings/norm": "embeddings.LayerNorm",
+        "encoder/embeddings/norm": "emb_ln",
         "pooler": "pooler.dense",
         "mlm_head/dense": "cls.predictions.transform.dense",
         "mlm_head/norm": "cls.predictions.transform.layer_norm",
@@ -164,6 +165,7 @@ _NOMIC_BERT = Family(
     },
     decoder="cls.predictions.decoder",
     classifier=_BERT.classifier,
+    fused=(("attention/query", "attention/key", "attention/value"),),
 )
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,

@@ -105,7 +105,8 @@ def _unigram(source: Path, content: bytes, lower_case: bool) -> tokenizers.Token
         marks = "".join(f"\\x{{{i:x}}}" for i in range(0x110000) if unicodedata.combining(chr(i)))
         steps += [normalizers.Replace(Regex(f"[{marks}]"), ""), normalizers.Lowercase()]
     if proto.normalizer_spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap))
+        # The map composes what NFKD took apart, but tokenizers looks up no cluster of six bytes or more: が, 한.
+        steps += [normalizers.NFC(), normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)]
     steps += [normalizers.Replace(Regex(" +"), " "), normalizers.Strip(left=False, right=True)]
     fast = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, proto.trainer_spec.unk_id, False))
     fast.normalizer = normalizers.Sequence(steps)

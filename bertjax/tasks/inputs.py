@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertjax import storage
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, DataConfig
 from bertjax.console import say
-from bertjax.corpus import prepare
+from bertjax.corpus import alphabets, prepare
 from bertjax.corpus import units as corpus
+from bertjax.corpus.doubts import doubts
 from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import dataset
 from bertjax.data.tokenizer import Tokenizer, check_vocabulary
@@ -20,21 +21,37 @@ from bertjax.train import workdir
 
 
 def make_tokenizer(config: Config, directory: Path) -> Path:
-    """Train the SentencePiece model of a run on `data.source`, unless it is there; returns its path."""
-    path = workdir.tokenizer_path(directory, config.data)
-    if path.suffix != ".model":
-        raise ConfigError(
-            f"data.tokenizer = {config.data.tokenizer!r}: only SentencePiece is trained; end it in .model"
-        )
+    """Make the tokenizer of a run from `data.source`, unless it is there; returns its path.
+
+    A SentencePiece model is trained; of an alphabet, and of ids, it is a tokenizer.json that lists the pieces.
+    """
+    data, vocab_size = config.data, config.model.vocab_size
+    path = workdir.tokenizer_path(directory, data)
+    if path.suffix != (".json" if data.by_rule else ".model"):
+        made = "a list of pieces, tokenizer.json, is made; end it in .json"
+        made = made if data.by_rule else "only SentencePiece is trained; end it in .model"
+        raise ConfigError(f"data.tokenizer = {data.tokenizer!r}: {made}")
     if path.exists():
         say(f"{path}: exists, and stays; remove it to train another")
         return path
-    texts = (sentence for document in corpus.documents(config.data) for sentence in document)
-    train_sentencepiece(
-        texts, path, vocab_size=config.model.vocab_size, lower_case=config.data.lower_case, seed=config.run.seed
-    )
-    say(f"{path}: {config.model.vocab_size} pieces")
+    _tell_doubts(data)
+    texts = (sentence for document in corpus.documents(data) for sentence in document)
+    if data.format == "ids":
+        alphabets.make_ids(texts, path, vocab_size=vocab_size)
+    elif data.by_rule:
+        unknown = alphabets.make_tokenizer(texts, path, alphabet=data.alphabet, kmer=data.kmer, vocab_size=vocab_size)
+        if unknown > 0.01:
+            fix = "check data.source, data.alphabet and model.vocab_size"
+            say(f"{path}: {unknown:.0%} of the pieces of this text are unknown; {fix}")
+    else:
+        train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=data.lower_case, seed=config.run.seed)
+    say(f"{path}: {vocab_size} pieces")
     return path
+
+
+def _tell_doubts(data: DataConfig) -> None:
+    for doubt in doubts(corpus.documents(data), data):
+        say(doubt)
 
 
 def make_data(config: Config, directory: Path, runner: prepare.Runner | None = None) -> dict:
@@ -57,6 +74,8 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         bar = bar or Progress(total, start=done, unit="unit", label="prepare")
         bar.reach(done)
 
+    if path.suffix != ".json" or config.data.by_rule:  # other JSON says itself what happens to the text
+        _tell_doubts(config.data)
     # Beside the target, which other work directories may share.
     with storage.locked(storage.make(target.absolute().parent)):
         try:

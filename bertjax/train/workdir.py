@@ -23,7 +23,8 @@ CONFIG = "config.json"
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
     """The tokenizer file of this run."""
-    return Path(data.tokenizer).expanduser() if data.tokenizer else workdir / "tokenizer" / "spiece.model"
+    own = workdir / "tokenizer" / ("tokenizer.json" if data.by_rule else "spiece.model")
+    return Path(data.tokenizer).expanduser() if data.tokenizer else own
 
 
 def prepared_path(workdir: Path, data: DataConfig) -> Path:

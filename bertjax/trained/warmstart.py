@@ -5,7 +5,8 @@ What the model's shapes leave open is decided so that the function stays the sam
 - layers    `run.init_layers` says which layers of the model become those of the run. Layers that share weights in the
             run must come from layers that share them too; weights that were shared are copied for each layer.
 - words     a row of the word table, and of the MLM head's bias, goes to the piece that is spelled alike, also from
-            WordPiece to SentencePiece ("##ing" and "ing"); special pieces by their role. Other pieces begin fresh.
+            WordPiece to SentencePiece ("##ing" and "ing"); special pieces by their role. Any other piece begins
+            as the mean of the pieces into which the model's tokenizer cuts it, or fresh where it knows none of them.
 - positions cut, or repeated from the first on where the run has more (as Longformer does, arXiv 2004.05150).
 - types     where the run has no token types, type 0 is added to the positions: every token had one. Where the model
             had none, they begin at zero.
@@ -108,6 +109,7 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
     new = {path: np.array(x) for path, x in flatten_dict(fresh, sep="/").items()}
     assert source.tokenizer is not None  # `check` saw to it
     to_v, from_v = same_pieces(source.tokenizer, tokenizer, min(ours.vocab_size, theirs.vocab_size))
+    parts = parts_of(source.tokenizer, tokenizer, to_v)
     absent = {head for head in HEADS if head not in source.heads}
     for path, x in new.items():
         part = path.split("/")[0]
@@ -115,6 +117,8 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
             continue
         if path in (_WORD, "mlm_head/word", "mlm_head/bias"):
             x[to_v] = old[path][from_v]
+            for index, part_k in parts.items():
+                x[index] = old[path][part_k].mean(axis=0)
         elif path == _POSITION:
             new[path] = _positions(ours, theirs, old)
         elif path == _TYPE:
@@ -130,6 +134,7 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
     for field in _TOLD:
         if getattr(ours, field) != getattr(theirs, field):
             told += f", model.{field} {getattr(ours, field):g} instead of {getattr(theirs, field):g}"
+    told += f", {len(parts):,} more from the mean of their parts" if parts else ""
     return unflatten_dict(new, sep="/"), told + (f"; new: {', '.join(begun)}" if begun else "")
 
 
@@ -175,3 +180,14 @@ def same_pieces(old: Tokenizer, new: Tokenizer, rows: int) -> tuple[np.ndarray, 
     pairs = {index: ids[spelling] for index, spelling in enumerate(new.spellings) if spelling in ids}
     pairs |= {getattr(new.special, role): getattr(old.special, role) for role in ("pad", "unk", "cls", "sep", "mask")}
     return np.array(list(pairs)), np.array(list(pairs.values()))
+
+
+def parts_of(old: Tokenizer, new: Tokenizer, known_v: np.ndarray) -> dict[int, np.ndarray]:
+    """The ids in `old` of what each piece of `new` is made of, int32 [k]; without those in `known_v`, and without those
+    of which `old` knows no part.
+    """
+    others = sorted(set(range(new.vocab_size)) - set(known_v.tolist()))
+    ids_n, lengths = old.encode_batch([new.spellings[index] for index in others])
+    parts = zip(others, np.split(ids_n, np.cumsum(lengths)[:-1]), strict=True) if others else ()
+    known = {index: part_k[part_k != old.special.unk] for index, part_k in parts}
+    return {index: part_k for index, part_k in known.items() if len(part_k)}

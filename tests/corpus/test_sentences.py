@@ -31,7 +31,19 @@ def test_sentences_are_split_where_english_ends_them(sentences):
     assert split_sentences(" ".join(sentences)) == sentences
 
 
-@given(st.text(alphabet="aB1. !?\"'()\n\u00e9", max_size=60))
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["私は行く。", "彼は来ない！", "なぜ？！", "まだわからない"],
+        ["「はい。」と彼は言った。", "（終わり。）それだけ。", "円は３．１４だ。"],
+        ["他说：“走吧。”然后走了。", "好。", "The end.", "Really？", "是。"],
+    ],
+)
+def test_stops_of_japanese_and_chinese_need_no_white_space(sentences):
+    assert split_sentences("".join(sentences).replace("end.R", "end. R")) == sentences
+
+
+@given(st.text(alphabet="aB1. !?\"'()\n\u00e9。！」", max_size=60))
 def test_splitting_loses_only_white_space(text):
     sentences = split_sentences(text)
     assert "".join("".join(sentences).split()) == "".join(text.split())

@@ -61,6 +61,19 @@ def test_sentences_form_does_not_split(tmp_path):
     assert read(tmp_path / "x", format="sentences") == [["One here. Two there."]]
 
 
+def test_lines_are_documents_and_are_not_split(tmp_path):
+    (tmp_path / "x").write_text("\nC.C[Na+] One. Two.\n\n \nc1ccccc1\n")
+    assert read(tmp_path / "x", format="lines") == [["C.C[Na+] One. Two."], ["c1ccccc1"]]
+
+
+def test_sequences_of_fasta_are_joined_lines_without_their_names(tmp_path, monkeypatch):
+    (tmp_path / "x").write_text(">one a protein.\nMKT\nAYI\n\n>empty\n>two\n; a note\nQRQ\n")
+    assert read(tmp_path / "x", format="fasta") == [["MKTAYI"], ["QRQ"]]
+    monkeypatch.setattr(lines, "MAX_CHARACTERS", 5)
+    (tmp_path / "x").write_text(">long\n" + "ACGT\n" * 5)
+    assert read(tmp_path / "x", format="fasta") == [["ACGTACGT"], ["ACGTACGT"], ["ACGT"]]
+
+
 def test_counts(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "A b. C d."}\n{"text": " \\n "}\n{"text": "E."}\n')
     counts = Counter()
@@ -116,7 +129,8 @@ LINES = {
     "wikiextractor": ["", '<doc title="A b.">', "<doc ", "</doc>", "A b.", "C d. E f.", "word <doc " * 3, "\0<doc \0"],
     "jsonl": ["", '{"text": "A b. C d.\\nE."}', '{"text": "\\n"}', '{"text": ', "[1]", '{"text": "\\u0000<doc "}'],
 }
-LINES["sentences"] = LINES["paragraphs"]
+LINES["fasta"] = ["", ">", ">a b. C d.", "ACGT", "; note", "MKT " * 9, "\0>"]
+LINES["sentences"] = LINES["lines"] = LINES["paragraphs"]
 
 
 def texts(form):

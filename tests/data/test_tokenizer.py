@@ -221,7 +221,7 @@ def test_bpe_spellings_are_text(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"model": {"type": "WordLevel"}}, "its model is WordLevel"),
+        ({"model": {"type": "WordLevel", "unk_token": "<none>"}}, "its model.unk_token is not in its vocabulary"),
         ({"model": {"type": "Unigram"}}, "expected a sequence"),
         ({"model": {"dropout": 0.1}}, "model.dropout is set"),
         ({"model": {"continuing_subword_prefix": "Ġ"}}, "continuing_subword_prefix is set"),  # the library would panic

@@ -12,6 +12,7 @@ import tokenizers
 from bpe import TEXT, train_bpe
 from directories import assert_same, hf, model_of, ours, shared, write
 
+from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import DataError
 from bertjax.huggingface.directory import read
@@ -102,6 +103,21 @@ def test_exported_tokenizers_give_the_same_ids(file, lower_case, kind, tmp_path)
     peer.save_pretrained(tmp_path / "again")  # transformers 5 saves no vocab.txt and no spiece.model
     assert not (tmp_path / "again" / source.name).exists()
     assert_the_same(tokenizer.load(tmp_path / "again" / "tokenizer.json", lower_case=lower_case), loaded, lines)
+
+
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_letters_that_normalisation_takes_apart_are_put_together_again(lower_case, tmp_path):
+    """Japanese marks and Korean syllables, which are six bytes or more on the way."""
+    texts = ["彼女が学校でガラスを見た。", "한국어를 읽는다", "ヴァイオリンとプール", "Việt Nam đẹp lắm", "क़लम"]
+    train_sentencepiece(
+        texts * 9, tmp_path / "spiece.model", vocab_size=59 if lower_case else 60, lower_case=lower_case
+    )
+    loaded = tokenizer.load(tmp_path / "spiece.model", lower_case=lower_case)
+    expected = ids_of(loaded, texts)
+    assert not any(loaded.special.unk in ids for ids in expected)
+    directory = write(tmp_path / "hf", **model_for(loaded), tokenizer=tmp_path / "spiece.model", lower_case=lower_case)
+    fast = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    assert [x.ids for x in fast.encode_batch_fast(texts, add_special_tokens=False)] == expected
 
 
 def test_positions_of_an_exported_roberta_count_from_its_own_padding(tmp_path):
@@ -203,6 +219,6 @@ def test_a_directory_of_roberta_comes_back(tmp_path):
 
 def test_a_tokenizer_json_of_another_kind_is_not_exported(tmp_path):
     (tmp_path / "tokenizer.json").write_text(tokenizers.Tokenizer(tokenizers.models.WordLevel()).to_str())
-    with pytest.raises(DataError, match="its model is WordLevel") as caught:
+    with pytest.raises(DataError, match="its model.unk_token is not in its vocabulary") as caught:
         write(tmp_path / "model", "roberta", tokenizer=tmp_path / "tokenizer.json")
     assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "model").exists()

@@ -155,9 +155,10 @@ def differences(peer, folder, config):
     found["loss"] = abs(float(value) / expected.loss.item() - 1)
 
     # Gradients of the torch model take the road of its weights: written as tensors, read as parameters.
-    shutil.copytree(folder / "model", folder / "gradients")
-    kept = stored(folder / "model")
-    restore(folder / "gradients", {n: p.grad.numpy() for n, p in peer.named_parameters() if n in kept})
+    with pytest.importorskip("torch").no_grad():
+        for parameter in peer.parameters():
+            parameter.copy_(parameter.grad)
+    peer.save_pretrained(folder / "gradients")
     theirs = flatten_dict(read(folder / "gradients").params, sep="/")
     relative = {}
     for path, x in flatten_dict(gradients, sep="/").items():
@@ -272,7 +273,8 @@ def test_transformers_loads_every_weight_and_computes_the_same(kind, tmp_path):
     # A pooler without a pair head is there for AutoModel; no class with an MLM head alone has a place for it.
     extra = {key for key in stored(directory) if "pooler" in key and pooler and not pairs}
     assert {what: keys for what, keys in report.items() if keys} == ({"unexpected_keys": extra} if extra else {})
-    assert pooler == (not base_report["missing_keys"]) or config.token_types == 0
+    has_pooler = any("pooler" in name for name in base.state_dict())
+    assert bool(base_report["missing_keys"]) == (has_pooler and not pooler)
     heads = (
         "cls.",
         "predictions.",
@@ -287,8 +289,10 @@ def test_transformers_loads_every_weight_and_computes_the_same(kind, tmp_path):
     assert type(auto.from_pretrained(directory)) is type(peer)
 
     loaded = peer.state_dict() | {f"{base.base_model_prefix}.{name}": x for name, x in base.state_dict().items()}
+    peer.save_pretrained(tmp_path / "again")  # by the names of files, which those of modules need not be
+    again = stored(tmp_path / "again")
     for name, x in stored(directory).items():
-        np.testing.assert_array_equal(loaded[name].numpy(), x, err_msg=name)
+        np.testing.assert_array_equal(again[name] if name in again else loaded[name].numpy(), x, err_msg=name)
     theirs = peer.config.to_dict()
     assert config_json.from_json(directory, theirs["model_type"], theirs)[0].activation == config.activation
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from corpus.prepared import documents
 from small import tiny
 
 from bertjax.errors import ConfigError, DataError
@@ -29,6 +30,54 @@ def test_made_once_and_then_left_alone(corpus_file, tmp_path, capsys):
 def test_only_sentencepiece_is_trained(tmp_path):
     with pytest.raises(ConfigError, match="vocab.txt"):
         make_tokenizer(tiny(data={"tokenizer": str(tmp_path / "vocab.txt")}), tmp_path)
+
+
+SEQUENCES = {"examples": "doc_sentences", "lower_case": False, "holdout": 0.2, "prepare_workers": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "size", "ids"),
+    [
+        ({"alphabet": "smiles", "format": "lines"}, "CCO\nc1ccccc1\n" * 5, 9, [[7, 7, 8], [5, 6, 5, 5, 5, 5, 5, 6]]),
+        ({"alphabet": "dna", "kmer": 1, "format": "lines"}, "ACGT\nacgN\n" * 5, 10, [[5, 6, 7, 8], [5, 6, 7, 9]]),
+        ({"format": "ids"}, "3 1\n\n2 2 0\n" * 5, 9, [[3, 1], [2, 2, 0]]),
+    ],
+)
+def test_lists_of_pieces_are_made_and_sequences_become_their_ids(tmp_path, capsys, data, text, size, ids):
+    (tmp_path / "x.txt").write_text(text)
+    data = SEQUENCES | data | {"source": (str(tmp_path / "x.txt"),)}
+    config = tiny(data=data, model={"vocab_size": size}, objective={"pair": 0.0})
+    path = make_tokenizer(config, tmp_path)
+    assert path == tmp_path / "tokenizer" / "tokenizer.json"
+    assert make_data(config, tmp_path)["documents"] == 10
+    tokenizer, prepared = open_data(config, tmp_path)
+    assert tokenizer.vocab_size == size == prepared.vocab_size
+    found = [stored for split in (prepared.train, prepared.validation) for stored in documents(split)]
+    assert {tuple(one) for one in found} == {tuple(one) for one in ids}
+    assert "unknown" not in capsys.readouterr().err
+
+
+def test_a_text_of_another_alphabet_is_told(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("MKTAYIAKQRQ\nWWWWHHHH\n")
+    data = {"alphabet": "dna", "kmer": 2, "format": "lines", "source": (str(tmp_path / "x.txt"),)}
+    config = tiny(data=SEQUENCES | data, model={"vocab_size": 26}, objective={"pair": 0.0})
+    make_tokenizer(config, tmp_path)
+    assert "of the pieces of this text are unknown; check data.source, data.alphabet" in capsys.readouterr().err
+
+
+def test_a_text_that_the_settings_would_spoil_is_told(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("".join("私は学校で本を読んだ。" * i + "彼女が来た。\n\n" for i in range(30)))
+    config = tiny(data={"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1}, model={"vocab_size": 29})
+    make_tokenizer(config, tmp_path)
+    assert "bertjax" not in (told := capsys.readouterr().err) and "data.lower_case = True: removes the marks" in told
+    make_data(config, tmp_path)
+    assert "data.lower_case = True: removes the marks" in capsys.readouterr().err
+
+
+def test_a_list_of_pieces_is_a_json(tmp_path):
+    data = SEQUENCES | {"alphabet": "protein", "format": "lines", "tokenizer": str(tmp_path / "x.model")}
+    with pytest.raises(ConfigError, match="x.model'.*end it in .json"):
+        make_tokenizer(tiny(data=data, objective={"pair": 0.0}), tmp_path)
 
 
 def test_a_smaller_word_table_than_the_tokenizer_is_refused(inputs, tmp_path):

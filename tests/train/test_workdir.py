@@ -11,6 +11,8 @@ from bertjax.train import workdir
 def test_places(tmp_path):
     assert workdir.tokenizer_path(tmp_path, DataConfig()) == tmp_path / "tokenizer" / "spiece.model"
     assert workdir.prepared_path(tmp_path, DataConfig()) == tmp_path / "data"
+    for data in (DataConfig(alphabet="dna"), DataConfig(format="ids")):
+        assert workdir.tokenizer_path(tmp_path, data) == tmp_path / "tokenizer" / "tokenizer.json"
     named = DataConfig(tokenizer="vocab.txt", prepared="~/data")
     assert str(workdir.tokenizer_path(tmp_path, named)) == "vocab.txt"
     assert workdir.prepared_path(tmp_path, named).is_absolute()

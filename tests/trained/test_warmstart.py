@@ -180,6 +180,29 @@ def test_words_follow_their_spelling(words):
         np.testing.assert_array_equal(values(after)[400:], values(fresh)[400:])  # rows of no piece
 
 
+def test_a_new_word_begins_as_the_mean_of_its_parts(tmp_path):
+    """Against a loop: the longest piece that fits, again and again. Parts that are unknown do not count."""
+    pieces = [*SPECIAL, "aspirin", "blood", "##thin", "##ner", "##ly", "thin", ","]
+    added = ["bloodthinner", "aspirin,thinly", "qqq", "thin,q", "##thinly"]
+    for name, found in (("old.txt", pieces), ("new.txt", [*pieces, *added])):
+        (tmp_path / name).write_text("\n".join(found) + "\n")
+    made = {name: tokenizer.load(tmp_path / name, lower_case=True) for name in ("old.txt", "new.txt")}
+    sizes = {"vocab_size": len(pieces)}, {"vocab_size": len(pieces) + len(added) + 1}
+    old, new = (tiny(model=QUIET | size) for size in sizes)
+    before, after, told = started(old, new, made, to="new.txt")
+    assert told.split(", ")[-2:] == ["12 of 17 pieces", "4 more from the mean of their parts"]
+    parts = [["blood", "##thin", "##ner"], ["aspirin", ",", "thin", "##ly"], [], ["thin", ","], ["thin", "##ly"]]
+    fresh = draw(new, 2)
+    for values in (lambda p: p["encoder"]["embeddings"]["word"], lambda p: p["mlm_head"]["bias"]):
+        np.testing.assert_array_equal(values(after)[:12], values(before))
+        for index, cut in enumerate(parts, start=12):
+            total = sum(values(before)[pieces.index(piece)].astype(np.float64) for piece in cut)
+            np.testing.assert_allclose(
+                values(after)[index], total / len(cut) if cut else values(fresh)[index], atol=1e-6
+            )
+        np.testing.assert_array_equal(values(after)[17:], values(fresh)[17:])
+
+
 def test_spellings_meet_across_kinds_of_tokenizers(tmp_path):
     """ "##ing" of WordPiece is "ing" of SentencePiece, whose "\u2581the" is "the" there."""
     letters = "abcdefghijklmnopqrstuvwxyz"
