@@ -41,10 +41,8 @@ def read(paths: Sequence[str | Path], *, limit: int = 0) -> list[Paradigm]:
     for path in (file for named in paths for file in _files(named)):
         for number, line in _checked(path):
             name = line.get("paradigm") or path.stem
-            # BLiMP spells one of its fields both syntax/semantics and syntax_semantics.
-            field = (line.get("field") or ("" if "paradigm" in line else path.stem.rpartition("-")[0])).replace(
-                "/", "_"
-            )
+            field = line.get("field") or ("" if "paradigm" in line else path.stem.rpartition("-")[0])
+            field = field.replace("/", "_")  # BLiMP spells one of its fields syntax/semantics and syntax_semantics
             known, pairs = found.setdefault(name, (field, []))
             if known != field:
                 fix = "give it one field, or another name"
