@@ -40,6 +40,7 @@ SMALL = {
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.holdout=0.2", "--config.model.vocab_size=300"],
     "bench encode": ["--repeats=1"],
+    "score": ["--limit=1"],
 }
 """What is added to each command to make it small."""
 

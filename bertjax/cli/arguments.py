@@ -98,6 +98,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def several(text: str) -> tuple[str, ...]:
+    """Reads texts with commas between."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if "" in parts:
+        raise ValueError("must be one or several, with commas between")
+    return parts
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Reads one of these."""
 

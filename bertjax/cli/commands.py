@@ -11,7 +11,7 @@ from json import dumps as to_json
 from pathlib import Path
 from typing import Any
 
-from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, whole
+from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, several, whole
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import PREEMPTED, ConfigError, DataError, NumericError
@@ -118,6 +118,17 @@ def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
     return 0
 
 
+def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
+    from bertjax.tasks.minimal_pairs import plot, score, table
+
+    result = score(Path(words[0]).expanduser(), pairs, by=by, limit=limit)
+    show(dumps(result) if json else table(result))
+    if out:
+        plot(result, out)
+        say(f"{out}: the same as a picture")
+    return 0
+
+
 def _import(words: list[str], workdir: Path) -> int:
     from bertjax.trained.exchange import import_directory
 
@@ -210,6 +221,8 @@ _PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
 _DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", directory)
 _MADE = "Without --workdir and data.prepared, the data set is made from data.source and thrown away afterwards."
+_METHODS = ("pll", "unmasked")
+_PICTURES = (".png", ".svg", ".pdf")
 _MODEL = "a work directory or a Hugging Face directory"
 
 COMMANDS = {
@@ -284,6 +297,28 @@ COMMANDS = {
             words=Words("TEXT ...", "texts; without any, the lines of standard input"),
         ),
     ),
+    "score": Command(
+        _score,
+        "minimal pairs: how often a model finds the good sentence likelier",
+        "BLiMP (.jsonl), Zorro (.txt), own pairs (.tsv), or builtin: accuracy by paradigm, by field, and their mean.",
+        Takes(
+            "none",
+            flags=(
+                Flag("pairs", "PATH[,PATH ...]", "files or directories of pairs, or builtin", several, required=True),
+                Flag(
+                    "by",
+                    "METHOD",
+                    "pll: each token behind [MASK] in turn; unmasked: one pass",
+                    one_of(*_METHODS),
+                    _METHODS[0],
+                ),
+                Flag("limit", "N", "take N pairs of each paradigm, evenly spread", whole(1), 0),
+                Flag("out", "FILE", "draw it as well; .png, .svg or .pdf", new_file(*_PICTURES)),
+                _JSON,
+            ),
+            words=Words("DIR", _MODEL, 1, 1),
+        ),
+    ),
     "import": Command(
         _import,
         "make a work directory from a Hugging Face directory",
@@ -319,7 +354,7 @@ COMMANDS = {
                     "out",
                     "FILE",
                     "draw it as well, with the held-out losses of runs by step; .png, .svg or .pdf",
-                    new_file(".png", ".svg", ".pdf"),
+                    new_file(*_PICTURES),
                 ),
                 _JSON,
             ),

@@ -369,6 +369,12 @@ class RunConfig:
         5_000, "steps between evaluations on held-out documents; 0 = only at the end", least=0, may_change=True
     )
     eval_rows: int = value(4_096, "held-out rows of an evaluation, or all there are", least=1, may_change=True)
+    pairs: tuple[str, ...] = value(
+        (),
+        "also evaluated: minimal pairs, as of `bertjax score`: builtin, files, directories; () = none",
+        may_change=True,
+    )
+    pairs_limit: int = value(50, "pairs of each paradigm, evenly spread; 0 = all", least=0, may_change=True)
     save_every: int = value(1_000, "steps between checkpoints; 0 = only at the end", least=0, may_change=True)
     init_from: str = value("", "work directory or Hugging Face directory whose weights a new run starts with")
     init_layers: tuple[int, ...] = value(

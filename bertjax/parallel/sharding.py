@@ -58,7 +58,7 @@ def check(model: ModelConfig, rows: int, mesh: Mesh) -> None:
     size = dict(mesh.shape)
     m = model
     divided = [
-        ("data.batch_size / optim.accumulate", rows, "mesh.data * mesh.fsdp", size["data"] * size["fsdp"]),
+        ("data.batch_size / optim.accumulate", rows, "mesh.data * mesh.fsdp", row_ways(mesh)),
         ("model.hidden_size", m.hidden_size, "mesh.fsdp", size["fsdp"]),
         ("model.embedding_size", m.embedding_size, "mesh.fsdp", size["fsdp"]),
         ("model.num_heads", m.num_heads, "mesh.tensor", size["tensor"]),
@@ -94,6 +94,11 @@ def tree_shardings(abstract_tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree.map(one, abstract_tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def row_ways(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split: their number must be a multiple of it."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:

@@ -6,6 +6,7 @@ terms       their losses
 distill     a teacher beside them: it wraps the forward function and adds terms
 teacher     the model that is learnt from: opened, checked, put on the devices
 evaluate    losses and accuracies on held-out text
+minimal_pairs  which of two sentences is likelier, by command and during training
 
 Imports everything below: `config`, `data`, `model`, `corpus`, `train`, `trained`.
 """

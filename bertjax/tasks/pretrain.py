@@ -13,7 +13,7 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
 from bertjax.parallel import sharding
-from bertjax.tasks import distill, teacher
+from bertjax.tasks import distill, minimal_pairs, teacher
 from bertjax.tasks.evaluate import held_out
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import terms
@@ -41,7 +41,10 @@ def pretrain(config: Config, directory: Path) -> bool:
     task = pretraining(
         config,
         batches=lambda row: batches(start_row=row),
-        evaluations=(Evaluation("eval", config.run.eval_every, held_out(config, tokenizer, prepared, mesh)),),
+        evaluations=(
+            Evaluation("eval", config.run.eval_every, held_out(config, tokenizer, prepared, mesh)),
+            *minimal_pairs.evaluation(config, tokenizer, mesh),
+        ),
         identity={"data set": prepared.digest, "tokenizer": tokenizer.digest, "teacher": ""},
     )
     going_on = session.going_on(config, directory)

@@ -3,9 +3,11 @@
 load       a trained model of either kind of directory, on the host
 inference  a model to call: outputs, embeddings of texts; `bertjax.load`
 fill_mask  which words fit into the masked places of a text
+pairs      minimal pairs as files: BLiMP, Zorro, own ones
+score      how likely it finds whole sentences
 warmstart  the parameters of a new run from a trained model of another shape
 exchange   between the two kinds of directory: `bertjax import` and `bertjax export`
 
-Imports `config`, `storage`, `model`, `huggingface`, of `data` the tokenizer and of `train` its files. No grain, no
-array_record, no tensorflow_datasets: a model is loaded where nothing is trained.
+Imports `config`, `storage`, `parallel`, `model`, `huggingface`, of `data` the tokenizer, of `train` its files and the
+jitted step. No grain, no array_record, no tensorflow_datasets: a model is loaded where nothing is trained.
 """

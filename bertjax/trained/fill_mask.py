@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError
+from bertjax.errors import ConfigError, NumericError
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
+from bertjax.trained.load import word_tokenizer
 
 MASK = "[MASK]"
 
@@ -33,11 +34,7 @@ def fill_mask(path: str | Path, texts: Iterable[str], *, top: int) -> list[Fille
     tokenizer, and what `inference.load` and `checked_texts` raise.
     """
     loaded = inference.load(path)
-    if "mlm_head" not in loaded.heads:
-        raise CheckpointError(f"{path}: has no trained head for masked words; pretrain one with run.init_from = {path}")
-    if loaded.tokenizer is None:
-        raise DataError(f"{path}: has no tokenizer that bertjax reads; add the one it came with")
-    tokenizer = loaded.tokenizer
+    tokenizer = word_tokenizer(path, loaded.heads, loaded.tokenizer)
     texts = inference.checked_texts("fill_mask", texts)
     rows = [masked_ids(tokenizer, text) for text in texts]
     for text, ids in zip(texts, rows, strict=True):

@@ -208,14 +208,20 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 @cache
-def compiled() -> Any:
-    """`outputs_of`, jitted for this platform."""
+def compiler_options() -> dict[str, str]:
+    """Of what computes a trained model on this platform, for `jax.jit`."""
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else {}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
     except jax.errors.JaxRuntimeError:  # a jaxlib without this option
-        options = {}
-    return jax.jit(outputs_of, static_argnums=(0, 1, 2), compiler_options=options)
+        return {}
+    return options
+
+
+@cache
+def compiled() -> Any:
+    """`outputs_of`, jitted for this platform."""
+    return jax.jit(outputs_of, static_argnums=(0, 1, 2), compiler_options=compiler_options())
 
 
 def outputs_of(

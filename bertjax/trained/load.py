@@ -37,6 +37,18 @@ def load(path: str | Path) -> Trained:
     raise CheckpointError(f"{path}: neither a work directory with checkpoints nor a Hugging Face directory; name one")
 
 
+def word_tokenizer(path: str | Path, heads: frozenset[str], tokenizer: Tokenizer | None) -> Tokenizer:
+    """The tokenizer of a model, from `path`, that can be asked about words: with a trained MLM head and a tokenizer.
+
+    Raises CheckpointError or DataError for one that cannot.
+    """
+    if "mlm_head" not in heads:
+        raise CheckpointError(f"{path}: has no trained head for masked words; pretrain one with run.init_from = {path}")
+    if tokenizer is None:
+        raise DataError(f"{path}: has no tokenizer that bertjax reads; add the one it came with")
+    return tokenizer
+
+
 def check_restored(config: Config, directory: Path, restored: checkpoint.Restored, tokenizer: Tokenizer) -> None:
     """Raise an error if a checkpoint in `directory` is of another model than `config` says, or of another tokenizer."""
     workdir.check_same_run(directory, restored.config, config, sections=("model",))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, parse, seconds, whole
+from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, parse, seconds, several, whole
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
@@ -87,12 +87,14 @@ def test_flags_and_words(tmp_path):
 
 def test_readers(tmp_path):
     assert seconds("0.5") == 0.5 and one_of("a", "b")("b") == "b"
+    assert several("a, b/c") == ("a", "b/c")
     picture = new_file(".png", ".svg")
     assert picture(str(tmp_path / "x.png")) == tmp_path / "x.png" and directory("~/x").is_absolute()
     for read, text, must in [
         (seconds, "0", "seconds above 0"),
         (seconds, "nan", "seconds above 0"),
         (one_of("a", "b"), "c", "must be a or b"),
+        (several, "a,,b", "one or several, with commas between"),
         (picture, str(tmp_path / "x.jpg"), "must end in .png or .svg"),
         (picture, str(tmp_path / "none" / "x.png"), f"the folder {tmp_path / 'none'} does not exist"),
         (new_file(), str(tmp_path), "must be a file"),

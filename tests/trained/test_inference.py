@@ -223,10 +223,14 @@ def test_what_cannot_be_loaded_or_computed_is_named(loaded, bert, vocabulary, tm
 def test_a_jaxlib_without_the_option_computes_the_same(tmp_path, monkeypatch):
     directory = directories.write(tmp_path / "hf")
     expected = bertjax.load(directory)([[7, 8, 9]]).hidden
-    inference.compiled.cache_clear()
+    caches = (inference.compiled, inference.compiler_options)
+    for cached in caches:
+        cached.cache_clear()
     monkeypatch.setattr(inference, "CPU_OPTIONS", {"xla_no_such_option": ""})
     np.testing.assert_allclose(bertjax.load(directory)([[7, 8, 9]]).hidden, expected, atol=1e-5)
-    inference.compiled.cache_clear()
+    assert inference.compiler_options() == {}
+    for cached in caches:
+        cached.cache_clear()
 
 
 WITHOUT_TRAINING = """
