@@ -1,6 +1,7 @@
 """What a run depends on: the one schema, the rules between its fields, and recipes that become a `Config`.
 
-schema   frozen dataclasses: each field with its default, its meaning, its limits and whether a run may change it
+limits   what a field says of itself: meaning, limits, whether a run may change it
+schema   frozen dataclasses: each field with its default and those
 rules    what fields must satisfy, alone by their limits and with each other
 recipe   `default()` for recipes to change, `from_dict` back from them or from saved JSON
 

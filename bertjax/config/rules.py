@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.config.schema import Limits, limits
+from bertjax.config.limits import Limits, limits
 
 
 def errors(config: Any) -> list[str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
+from bertjax.config.limits import limits
 from bertjax.config.recipe import from_dict, to_dict, to_json
-from bertjax.config.schema import Config, DataConfig, limits
+from bertjax.config.schema import Config, DataConfig
 from bertjax.errors import ConfigError
 
 CONFIG = "config.json"

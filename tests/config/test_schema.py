@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from bertjax.config.schema import Config, limits
+from bertjax.config.limits import limits
+from bertjax.config.schema import Config
 
 SECTIONS = {f.name: f.default_factory() for f in dataclasses.fields(Config)}
 FIELDS = [(section, f) for section, values in SECTIONS.items() for f in dataclasses.fields(values)]

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 from models import make, run
 
-from bertjax.config.schema import ModelConfig, limits
+from bertjax.config.limits import limits
+from bertjax.config.schema import ModelConfig
 from bertjax.model.heads import HEADS
 
 

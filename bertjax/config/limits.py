@@ -1,0 +1,26 @@
+"""What a field of the schema says of itself: its meaning, and what it may hold."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a field may hold, and what it means."""
+
+    meaning: str
+    least: float | None = None  # the smallest number allowed; of every element, for a tuple
+    below: float | None = None  # numbers must be smaller than this
+    choices: tuple[str, ...] = ()  # the names allowed, of every element, for a tuple; () = any text
+    may_change: bool = False  # may differ when a run goes on: it does not decide what is computed, or is checked
+
+
+def value(default: Any, meaning: str, **limits: Any) -> Any:
+    """A field with this default, meaning and limits (`Limits`)."""
+    return field(default=default, metadata={"limits": Limits(meaning, **limits)})
+
+
+def limits(section: Any) -> dict[str, Limits]:
+    """The limits of the fields of a section, by name."""
+    return {f.name: f.metadata["limits"] for f in dataclasses.fields(section)}
