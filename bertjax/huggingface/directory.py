@@ -1,6 +1,6 @@
 """The way in and out: a model directory of Hugging Face transformers, read or written as a whole.
 
-config.json, model.safetensors, the tokenizer's files, and the model card, README.md.
+config.json, model.safetensors, the tokenizer's files, those of sentence encoders, and the model card, README.md.
 """
 
 import json
@@ -15,6 +15,7 @@ from bertjax.errors import CheckpointError, DataError
 from bertjax.huggingface import config_json, names
 from bertjax.huggingface.card import model_card
 from bertjax.huggingface.safetensors import WEIGHTS, dump, read_json
+from bertjax.huggingface.sentence_files import sentence_files
 from bertjax.huggingface.tokenizers import find_tokenizer, tokenizer_files
 from bertjax.huggingface.weights import Flat, read_weights, to_family, to_tensors
 
@@ -76,9 +77,10 @@ def write(
         if tokenizer and loaded:
             cls, sep = loaded.special.cls, loaded.special.sep
             values |= {"bos_token_id": cls, "eos_token_id": sep, "cls_token_id": cls, "sep_token_id": sep}
-            files = tokenizer_files(tokenizer, loaded, held, lower_case)
+            files = tokenizer_files(tokenizer, loaded, held, lower_case) | sentence_files(held)
         shown = model_card(values, config_json.notes(family, config, held), card, tokenizer=bool(tokenizer))
         files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}
         files[WEIGHTS] = dump(to_tensors(family, held, flat, names.first_position(family, pad)))
         for name, content in files.items():
+            (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(content)
