@@ -61,7 +61,7 @@ def test_a_planted_motif_is_learnt_from_its_context(tmp_path):
     trained(config, tmp_path)
     masked, expected, elsewhere = [], [], []
     rng = np.random.default_rng(2)
-    for sequence in dna(60, seed=1):
+    for sequence in dna(30, seed=1):
         at = sequence.index(MOTIF)
         for place in range(-(-at // 3) * 3 + 3, at + len(MOTIF) - 5, 3):  # whole 3-mers with another on each side
             masked.append(sequence[:place] + "[MASK]" + sequence[place + 3 :])
@@ -69,12 +69,10 @@ def test_a_planted_motif_is_learnt_from_its_context(tmp_path):
             other = "".join(rng.choice(list("ACGT"), len(sequence)))
             elsewhere.append(other[:place] + "[MASK]" + other[place + 3 :])
 
-    def accuracy(texts):
-        found = [filled.choices[0][0][0] for filled in fill_mask(tmp_path, texts, top=1)]
-        return np.mean(np.array(found) == np.array(expected))
-
-    assert len(masked) > 200
-    assert accuracy(masked) > 0.9 and accuracy(elsewhere) < 0.25  # the motif has about 20 different 3-mers
+    found = [filled.choices[0][0][0] for filled in fill_mask(tmp_path, [*masked, *elsewhere], top=1)]
+    right, by_chance = np.split(np.array(found) == np.array(expected * 2), 2)
+    assert len(masked) > 100
+    assert right.mean() > 0.9 and by_chance.mean() < 0.25  # the motif has about 20 different 3-mers
 
 
 EXPORTED = {"num_layers": 1, "hidden_size": 16, "embedding_size": 16, "ffn_size": 16, "positions": "learned"}

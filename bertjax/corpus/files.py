@@ -1,8 +1,8 @@
 """Text files in seven forms, as paragraphs of documents.
 
 Cutting a file between any two bytes changes nothing: a document belongs to the part in which its mark begins, which is
-the blank line before it, its `<doc>` line or its line of JSON; the start of the file is a mark too. Memory is bounded
-by the longest line of JSON, or else by MAX_CHARACTERS.
+the blank line before it, its `<doc>` or `>` line or its own line; the start of the file is a mark too. Memory is
+bounded by the longest line of JSON, or else by MAX_CHARACTERS.
 """
 
 import codecs

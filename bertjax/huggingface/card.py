@@ -5,8 +5,8 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 SENTENCES = (
-    "sentence-transformers takes the mean of its hidden states for a sentence. It was not trained for that: good sentence"
-    " vectors need contrastive training on pairs of sentences."
+    "sentence-transformers takes the mean of its hidden states for a sentence. It was not trained for that: good"
+    " sentence vectors need contrastive training on pairs of sentences."
 )
 
 

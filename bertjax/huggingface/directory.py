@@ -44,7 +44,7 @@ def read(directory: Path) -> Contents:
     path = directory / CONFIG
     values = read_json(path)
     family = values.get("model_type")
-    if family not in names.FAMILIES:
+    if not isinstance(family, str) or family not in names.FAMILIES:
         known = ", ".join(names.FAMILIES)
         raise CheckpointError(f"{path}: model_type = {family!r:.60}: must be one of {known}")
     config, first_position = config_json.from_json(path, family, values)

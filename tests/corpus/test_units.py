@@ -66,6 +66,13 @@ def test_lines_are_documents_and_are_not_split(tmp_path):
     assert read(tmp_path / "x", format="lines") == [["C.C[Na+] One. Two."], ["c1ccccc1"]]
 
 
+def test_a_part_of_a_file_of_lines_is_the_lines_that_begin_in_it(tmp_path):
+    """So that no part reads the file to its end for want of a blank line."""
+    (tmp_path / "x").write_text("".join(f"line {i}\n" for i in range(10)))
+    found, _ = read_units([Unit(0, (Part(str(tmp_path / "x"), 15, 30),))], DataConfig(format="lines"))
+    assert found == [["line 3"], ["line 4"]]  # at bytes 21 and 28; line 2 begins at 14
+
+
 def test_sequences_of_fasta_are_joined_lines_without_their_names(tmp_path, monkeypatch):
     (tmp_path / "x").write_text(">one a protein.\nMKT\nAYI\n\n>empty\n>two\n; a note\nQRQ\n")
     assert read(tmp_path / "x", format="fasta") == [["MKTAYI"], ["QRQ"]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from bpe import train_bpe
 from models import KINDS
 from small import random_batch, tiny
 
@@ -201,6 +202,16 @@ def test_a_new_word_begins_as_the_mean_of_its_parts(tmp_path):
                 values(after)[index], total / len(cut) if cut else values(fresh)[index], atol=1e-6
             )
         np.testing.assert_array_equal(values(after)[17:], values(fresh)[17:])
+
+
+def test_the_parts_of_a_word_are_those_of_a_word_in_running_text(tmp_path):
+    """In byte-level BPE a word begins with its space."""
+    old = tokenizer.load(train_bpe(tmp_path / "tokenizer.json"), lower_case=True)
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, "king", "kings"]) + "\n")
+    new = tokenizer.load(tmp_path / "vocab.txt", lower_case=True)
+    to_v, _ = warmstart.same_pieces(old, new, 0)
+    (kings,) = warmstart.parts_of(old, new, to_v).values()
+    assert [old.pieces[i] for i in kings] == ["Ġking", "s"]
 
 
 def test_spellings_meet_across_kinds_of_tokenizers(tmp_path):
