@@ -5,6 +5,7 @@ what "the word before" is once for each place, and rotary positions bring it alo
 model cannot be exported to Hugging Face's ALBERT.
 
 Expect     context_gain about 1.4 nats: the words around a masked word are used. pair_accuracy near chance.
+           About 80 % of the builtin minimal pairs right; 50 is chance.
 Hardware   2 CPU cores.
 Command    launch/quickstart.sh
 """
