@@ -1,0 +1,34 @@
+"""ModernBERT and nomic-bert as torch computes them, also where torch is not installed."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from directories import hf, ours
+
+from bertjax.config.schema import ComputeConfig
+from bertjax.model import network
+
+spec = importlib.util.spec_from_file_location("golden", Path(__file__).with_name("golden.py"))
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+
+@pytest.mark.parametrize("kind", golden.KINDS)
+def test_equals_what_torch_computed(kind):
+    config, params = ours(kind)
+    batch = golden.batch_of()
+    rows, positions = np.array(golden.PLACES).T
+    batch["mlm_positions"] = np.stack([positions[rows == row] for row in (0, 1)])
+    outputs = network.apply(config, ComputeConfig(), params, batch)
+    found = {"hidden": outputs["hidden"][rows, positions], "logits": outputs["mlm_logits"].reshape(4, -1)[:, :20]}
+    for name, kept in golden.read()[kind].items():
+        np.testing.assert_allclose(found[name], kept, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", golden.KINDS)
+def test_torch_still_computes_that(kind):
+    hf()
+    for name, x in golden.computed(kind).items():
+        np.testing.assert_allclose(x, golden.read()[kind][name], atol=2e-6, rtol=0, err_msg=name)
