@@ -1,4 +1,4 @@
-"""Pretraining of BERT, ALBERT and DistilBERT in JAX and Flax."""
+"""Pretraining of the BERT family in JAX and Flax."""
 
 from typing import TYPE_CHECKING
 

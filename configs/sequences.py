@@ -1,4 +1,4 @@
-"""Sequences that are no prose (SMILES, proteins, DNA, integers): a small encoder with rotary positions.
+"""Sequences that are no prose (SMILES, proteins, DNA, integers): a small nomic-bert.
 
 Expect     A pattern that comes back is learnt in minutes: tests/test_alphabets_end_to_end.py plants one in random DNA.
 Hardware   2 CPU cores for a try, one GPU for millions of sequences.
@@ -26,9 +26,12 @@ def get_config(alphabet="dna"):
         hidden_size=256,
         embedding_size=256,
         num_heads=4,
-        ffn_size=1024,
+        ffn_size=704,
         max_positions=256,
         positions="rotary",
+        ffn="gated",
+        activation="silu",
+        biases="heads",
         token_types=1,
         heads=("mlm_head",),
         dropout=0.0,

@@ -75,7 +75,7 @@ def test_a_planted_motif_is_learnt_from_its_context(tmp_path):
     assert right.mean() > 0.9 and by_chance.mean() < 0.25  # the motif has about 20 different 3-mers
 
 
-EXPORTED = {"num_layers": 1, "hidden_size": 16, "embedding_size": 16, "ffn_size": 16, "positions": "learned"}
+EXPORTED = {"num_layers": 1, "hidden_size": 16, "embedding_size": 16, "ffn_size": 16}
 
 
 def exported(config, directory):

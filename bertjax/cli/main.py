@@ -13,7 +13,7 @@ from bertjax.errors import ConfigError, StorageError, UserError
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
-Pretraining of BERT, ALBERT and DistilBERT in JAX.
+Pretraining of the BERT family in JAX.
 
 commands
 {commands}
