@@ -114,6 +114,14 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
             + (f" less the first layer, {grouped}" if m.apart else ""),
         ),
         (
+            m.initializer != "beside" or (m.positions == "learned" and m.embedding_size == m.hidden_size),
+            "model.initializer = beside: needs model.positions = learned, and model.embedding_size = model.hidden_size",
+        ),
+        (
+            m.initializer != "beside" or (m.hidden_size % 2 == 0 and m.initializer_range > 0.0),
+            "model.initializer = beside: needs an even model.hidden_size and model.initializer_range above 0.0",
+        ),
+        (
             m.window == 0 or m.global_every > 1,
             f"model.window = {m.window}: with model.global_every = 1 no layer is local; set that to 2 or more",
         ),

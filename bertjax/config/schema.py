@@ -87,8 +87,9 @@ class ModelConfig:
     initializer_range: float = value(0.02, "std of the truncated normal, cut at two of it and not rescaled", least=0)
     initializer: str = value(
         "constant",
-        "constant: that std everywhere; megatron: divided by sqrt(2 num_layers) where a sub-block ends",
-        choices=("constant", "megatron"),
+        "constant: that std everywhere; megatron: divided by sqrt(2 num_layers) where a sub-block ends; beside: learned"
+        " positions begin as waves, and heads at the words beside (bertjax/model/beside.py)",
+        choices=("constant", "megatron", "beside"),
     )
     layer_norm_eps: float = value(1e-12, "added to the variance in LayerNorm", least=0)
 

@@ -1,6 +1,7 @@
 """The encoder of the BERT family and its heads: one model, many numbers.
 
 ops         dropout, activations and the tied decoder, with the backward passes that are written by hand
+beside      an initialiser for learned positions
 layers      what layers are made of: initialisers, linear maps, LayerNorm
 positions   rotary positions
 attention   `attend`: attention within equal segments, and which kernel computes it

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bertjax import batch as batch_contract
 from bertjax.config.schema import ComputeConfig, DataConfig, ModelConfig
+from bertjax.model.beside import beside
 from bertjax.model.encoder import Encoder
 from bertjax.model.heads import HEADS, MlmHead
 from bertjax.model.layers import gather
@@ -74,7 +75,10 @@ def init(config: ModelConfig, key: jax.Array) -> Any:
     example = {name: jnp.zeros(field.shape, field.dtype) for name, field in fields.items()}
     # With the attention that can be traced for any device.
     network = Network(config, ComputeConfig(attention="reference"), config.heads)
-    return network.init(key, example)["params"]
+    params = network.init(key, example)["params"]
+    if config.initializer != "beside":
+        return params
+    return nn.meta.replace_boxed(params, beside(config, nn.meta.unbox(params)))
 
 
 def mlm_logits(config: ModelConfig, compute: ComputeConfig, params: Any, x_BPH: jax.Array) -> jax.Array:

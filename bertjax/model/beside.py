@@ -1,0 +1,62 @@
+"""An initialiser for learned positions: heads that begin with an eye on the words beside.
+
+A learned table must find out what "the word before" is once for each of its rows, and a small model on little text
+never does. Here the table begins as waves, position[m] = s sqrt(2) (cos w_k m, sin w_k m), whose frequencies are spread
+evenly over (0, pi), so that places nearer to each other than the width of the table are all but orthogonal. A rotation
+R(d) then takes the row of m to that of m + d, and the keys of a head begin as its queries behind that rotation: its
+scores are largest d places away, for d = -1, +1, -2, +2 and so on by head. (Trockman and Kolter 2023, arXiv 2305.09828,
+begin keys as queries, without the rotation.)
+
+Shape letters: M positions of the table, H hidden size, W waves (H / 2), N heads, D head dimension; a leading dot is the
+axes that stack layers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bertjax.config.schema import ModelConfig
+
+SHARPNESS = 2.0
+"""Range of the queries' kernels times sqrt(H). At 2 the expected score d places away is 12 for heads of 64, with words
+and positions of one size; at 1 it is 3, and a small model stays where it is."""
+
+
+def beside(config: ModelConfig, params: Any) -> Any:
+    """Fresh parameters (`bertjax.model.network.init`) with the position table, the size of the other tables, queries
+    and keys changed as above. Needs E = H and an even H.
+    """
+    flat, size = flatten_dict(params, sep="/"), config.hidden_size
+    tables = "encoder/embeddings"
+    for name in ("word", "token_type"):
+        if f"{tables}/{name}" in flat:
+            flat[f"{tables}/{name}"] *= size**-0.5 / config.initializer_range
+    flat[f"{tables}/position"] = waves(config.max_positions, size)
+    turned_NHH = rotations(config.num_heads, size)
+    for path in [path for path in flat if path.endswith("attention/query/kernel")]:
+        query_HND = flat[path] * (SHARPNESS * size**-0.5 / config.initializer_range)
+        flat[path] = query_HND
+        flat[path.replace("query", "key")] = jnp.einsum("NGH,...GND->...HND", turned_NHH, query_HND)
+    return unflatten_dict(flat, sep="/")
+
+
+def frequencies(size: int) -> jax.Array:
+    """Of the waves [W], evenly spread over (0, pi)."""
+    return jnp.pi * (jnp.arange(size // 2) + 0.5) / (size // 2)
+
+
+def waves(positions: int, size: int) -> jax.Array:
+    """The table [M, H], each number of the mean square that a word's has: 0.774 / H, as of a normal cut at two."""
+    angles_MW = jnp.arange(positions)[:, None] * frequencies(size)[None, :]
+    return jnp.concatenate([jnp.cos(angles_MW), jnp.sin(angles_MW)], axis=-1) * (2 * 0.774 / size) ** 0.5
+
+
+def rotations(heads: int, size: int) -> jax.Array:
+    """For each head [N, H, H] what takes the row of a position, from the left, to that d places on."""
+    nth = jnp.arange(heads) // 2 + 1
+    places_N = jnp.where(jnp.arange(heads) % 2 == 0, -nth, nth)
+    angles_NW = places_N[:, None] * frequencies(size)[None, :]
+    cos_NWW, sin_NWW = (jax.vmap(jnp.diag)(f(angles_NW)) for f in (jnp.cos, jnp.sin))
+    return jnp.block([[cos_NWW, sin_NWW], [-sin_NWW, cos_NWW]])
