@@ -27,6 +27,9 @@ NOT_DECAYED = ("bias", "scale")
 STACKS = ("groups", "layers")
 """Names of the modules that stack their parameters over a leading axis (`bertjax.model.encoder`)."""
 
+LAYERS = ("groups", "first")
+"""Names of the modules that hold layers."""
+
 
 SCHEDULES: dict[str, tuple[Callable[[OptimConfig, int], int], Callable[[OptimConfig, jax.Array], jax.Array]]] = {
     # Unshifted, as in BERT, the rate drops from lr to its place in the decay as the warm-up ends. With power 0 the base
@@ -228,7 +231,7 @@ def matrix_axes(params: Any) -> Any:
 
     def axes(path: Any, x: jax.Array, stacked: int) -> MuonDimensionNumbers | None:
         names = _names(path)
-        if not stacked or names[-1] != "kernel":
+        if not set(names) & set(LAYERS) or names[-1] != "kernel":
             return None
         split = x.ndim - 1 if names[-2] == "out" else stacked + 1
         return MuonDimensionNumbers(tuple(range(stacked, split)), tuple(range(split, x.ndim)))

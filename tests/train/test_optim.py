@@ -92,6 +92,7 @@ def layered_params(rng):
         "encoder": {
             "embeddings": {"word": rng.normal(size=(7, 6)), "to_hidden": affine(6, 6, bias=(6,))},
             "groups": {"attention": attention | norm, "layers": {"ffn": ffn}},
+            "first": {"attention": {"key": affine(6, 2, 4, bias=(2, 4)), "out": affine(2, 4, 6, bias=(6,))}},
         },
         "mlm_head": {"dense": affine(6, 6, bias=(6,))},
     }
@@ -100,6 +101,8 @@ def layered_params(rng):
 MATRICES = {  # as (stacked axes, rows of the matrix)
     "['encoder']['groups']['attention']['query']['kernel']": (1, 6),
     "['encoder']['groups']['attention']['out']['kernel']": (1, 8),
+    "['encoder']['first']['attention']['key']['kernel']": (0, 6),
+    "['encoder']['first']['attention']['out']['kernel']": (0, 8),
     "['encoder']['groups']['layers']['ffn']['up']['kernel']": (2, 6),
     "['encoder']['groups']['layers']['ffn']['down']['kernel']": (2, 10),
 }
