@@ -32,6 +32,7 @@ def get_config(role="student"):
         num_heads=2,
         ffn_size=512,
         max_positions=64,
+        initializer="beside",
         token_types=0,
         heads=("mlm_head",),
         dropout=0.0,
@@ -40,7 +41,7 @@ def get_config(role="student"):
     config.objective.pair = 0.0
     config.data.update(holdout=0.05, batch_size=32, seq_len=64, max_predictions=10)
     config.data.examples = "doc_sentences"
-    config.optim.update(lr=2e-3, warmup_steps=200, bias_correction=True, b2=0.98)
+    config.optim.update(lr=3e-3, warmup_steps=200, bias_correction=True, b2=0.98)
     config.run.update(steps=1_500, log_every=25, eval_every=250, eval_rows=1_024, save_every=250)
     if role == "student":
         config.model.num_layers = 3

@@ -35,7 +35,6 @@ def get_config(entry="modern"):
     config.optim.decay_steps = 1_500
     if entry == "classic":
         config.model.initializer = "beside"
-        config.optim.freeze = ("encoder/embeddings/position",)
         return config
     config.model.update(
         positions="rotary",

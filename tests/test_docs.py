@@ -33,6 +33,7 @@ SMALL = {
         "--config.model.ffn_size=32",
         "--config.run.steps=2",
         "--config.optim.warmup_steps=1",
+        "--config.optim.decay_steps=0",
         "--config.run.eval_rows=4",
     ],
     "data report": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],

@@ -32,10 +32,10 @@ def compare(paths: list[Path], *, repeats: int) -> dict[str, Any]:
     """Compare work directories and Hugging Face directories, the first being what the others are held against.
 
     Returns `models`, a list of `name`, `parameters`, `bytes` (float32), `flops_per_token` (forward), `latency_ms` (by
-    batch, median of `repeats`, the models in turn), `sequences_per_second` (of the largest batch), `mlm_loss` and
-    `mlm_accuracy`; and `ratios`, the same numbers over those of the first model. Held-out text is that of the first
-    work directory that has a data set; where there is none, or a model has another tokenizer or is too short for its
-    rows, the last two are None. Raises what `bertjax.load` raises.
+    batch, median of `repeats`, the models in turn), `sequences_per_second` (of the largest batch), `mlm_loss`,
+    `mlm_accuracy` and `context_gain`; and `ratios`, the same numbers over those of the first model. Held-out text is
+    that of the first work directory that has a data set; where there is none, or a model has another tokenizer or is
+    too short for its rows, the last three are None. Raises what `bertjax.load` raises.
     """
     if not paths:
         raise ConfigError("bertjax compare DIR ...: name work directories or Hugging Face directories")
@@ -87,8 +87,8 @@ def _held_out(paths: list[Path]) -> tuple[Config, Tokenizer, Prepared] | None:
 
 
 def _quality(model: Loaded, held_out: tuple[Config, Tokenizer, Prepared] | None) -> dict[str, float | None]:
-    """Loss and accuracy of the masked words of held-out text; None where the model cannot be asked about it."""
-    names = ("mlm_loss", "mlm_accuracy")
+    """Loss, accuracy and gain from context of masked words of held-out text; None where it cannot be asked about it."""
+    names = ("mlm_loss", "mlm_accuracy", "context_gain")
     if held_out is None or "mlm_head" not in model.heads:
         return dict.fromkeys(names)
     config, tokenizer, prepared = held_out

@@ -55,6 +55,7 @@ def test_models_are_held_against_the_first(runs, tmp_path, capsys):
     assert four["sequences_per_second"] == pytest.approx(32_000 / four["latency_ms"]["32"])
     for model in (four, two):  # all logits are 0
         assert model["mlm_loss"] == pytest.approx(np.log(400), rel=1e-5)
+        assert model["context_gain"] < 0.0  # it does not even know which words are frequent
     first, second = result["ratios"]
     assert first["parameters"] == first["latency_ms"]["1"] == first["mlm_loss"] == 1.0
     assert second["flops_per_token"] == 0.5
