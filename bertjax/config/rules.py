@@ -73,7 +73,13 @@ def _relation_errors(config: Any) -> list[str]:
         ),
         (any(map(str.strip, d.source)), f"data.source = {d.source}: name a file, a pattern or builtin"),
     ]
-    rules += _model_relations(m) + _data_relations(d) + _optim_relations(o, r.steps) + _run_relations(r)
+    rules += (
+        _model_relations(m)
+        + _position_relations(m)
+        + _data_relations(d)
+        + _optim_relations(o, r.steps)
+        + _run_relations(r)
+    )
     rules += _teacher_relations(config.objective, config.teacher)
     return [message for holds, message in rules if not holds]
 
@@ -84,11 +90,6 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
         (
             m.hidden_size % m.num_heads == 0,
             f"model.num_heads = {m.num_heads}: must divide model.hidden_size = {m.hidden_size}",
-        ),
-        (
-            m.positions != "rotary" or m.hidden_size // m.num_heads % 2 == 0,
-            f"model.positions = rotary: turns pairs of numbers, and heads of {m.hidden_size // m.num_heads} are odd;"
-            " change model.num_heads or model.hidden_size",
         ),
         (
             m.share != "none" or m.num_groups == 1,
@@ -114,12 +115,19 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
             + (f" less the first layer, {grouped}" if m.apart else ""),
         ),
         (
-            m.initializer != "beside" or (m.positions == "learned" and m.embedding_size == m.hidden_size),
-            "model.initializer = beside: needs model.positions = learned, and model.embedding_size = model.hidden_size",
+            m.mlm_transform or m.embedding_size == m.hidden_size,
+            "model.mlm_transform = False: nothing takes the hidden states to model.embedding_size ="
+            f" {m.embedding_size}; set it to model.hidden_size = {m.hidden_size}",
         ),
+    ]
+
+
+def _position_relations(m: Any) -> list[tuple[bool, str]]:
+    return [
         (
-            m.initializer != "beside" or (m.hidden_size % 2 == 0 and m.initializer_range > 0.0),
-            "model.initializer = beside: needs an even model.hidden_size and model.initializer_range above 0.0",
+            m.positions != "rotary" or m.hidden_size // m.num_heads % 2 == 0,
+            f"model.positions = rotary: turns pairs of numbers, and heads of {m.hidden_size // m.num_heads} are odd;"
+            " change model.num_heads or model.hidden_size",
         ),
         (
             m.window == 0 or m.global_every > 1,
@@ -134,9 +142,12 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
             f"model.rotary_base_local = {m.rotary_base_local}: needs model.positions = rotary and model.window above 0",
         ),
         (
-            m.mlm_transform or m.embedding_size == m.hidden_size,
-            "model.mlm_transform = False: nothing takes the hidden states to model.embedding_size ="
-            f" {m.embedding_size}; set it to model.hidden_size = {m.hidden_size}",
+            m.initializer != "beside" or (m.positions == "learned" and m.embedding_size == m.hidden_size),
+            "model.initializer = beside: needs model.positions = learned, and model.embedding_size = model.hidden_size",
+        ),
+        (
+            m.initializer != "beside" or (m.hidden_size % 2 == 0 and m.initializer_range > 0.0),
+            "model.initializer = beside: needs an even model.hidden_size and model.initializer_range above 0.0",
         ),
     ]
 

@@ -24,4 +24,4 @@ def sentence_files(config: ModelConfig) -> dict[str, bytes]:
         # The tokenizer lower-cases by itself.
         "sentence_bert_config.json": {"max_seq_length": config.max_positions, "do_lower_case": False},
     }
-    return {path: (json.dumps(values, indent=2) + "\n").encode() for path, values in files.items()}
+    return {path: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode() for path, values in files.items()}

@@ -144,7 +144,8 @@ def test_a_byte_level_bpe_goes_in_and_out_as_it_is(tmp_path):
     loaded = tokenizer.load(source, lower_case=True)
     directory = write(tmp_path / "model", **model_for(loaded, "roberta"), tokenizer=source)
     names = {path.name for path in directory.iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    tokenizers = {name for name in names if "token" in name or "vocab" in name or name.endswith(".model")}
+    assert tokenizers == {"tokenizer.json", "tokenizer_config.json"}
     contents = read(directory)
     assert contents.tokenizer == directory / "tokenizer.json"
     assert tokenizer.load(contents.tokenizer, lower_case=contents.lower_case).digest == loaded.digest
