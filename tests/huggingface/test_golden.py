@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from directories import hf, ours
+from directories import hf, ours, stored, write
 
 from bertjax.config.schema import ComputeConfig
 from bertjax.model import network
@@ -32,3 +32,19 @@ def test_torch_still_computes_that(kind):
     hf()
     for name, x in golden.computed(kind).items():
         np.testing.assert_allclose(x, golden.read()[kind][name], atol=2e-6, rtol=0, err_msg=name)
+
+
+def test_fused_tensors_hold_their_parts_in_the_order_of_torch(tmp_path):
+    """Wi is what is activated, then what it is multiplied with; Wqkv is query, key, value. Layer 1 is the first of the
+    groups.
+    """
+    config, params = ours("modernbert")
+    layer, tensors = params["encoder"]["groups"], stored(write(tmp_path / "model", "modernbert"))
+
+    def rows(part, *names):
+        return np.concatenate([layer[part][name]["kernel"][0].reshape(config.hidden_size, -1).T for name in names])
+
+    np.testing.assert_array_equal(tensors["model.layers.1.mlp.Wi.weight"], rows("ffn", "gate", "up"))
+    np.testing.assert_array_equal(
+        tensors["model.layers.1.attn.Wqkv.weight"], rows("attention", "query", "key", "value")
+    )
