@@ -142,12 +142,12 @@ def _position_relations(m: Any) -> list[tuple[bool, str]]:
             f"model.rotary_base_local = {m.rotary_base_local}: needs model.positions = rotary and model.window above 0",
         ),
         (
-            m.initializer != "beside" or (m.positions == "learned" and m.embedding_size == m.hidden_size),
-            "model.initializer = beside: needs model.positions = learned, and model.embedding_size = model.hidden_size",
+            m.initializer != "beside" or (m.positions == "learned" and m.embedding_size <= m.hidden_size),
+            "model.initializer = beside: needs model.positions = learned, and model.embedding_size at most hidden_size",
         ),
         (
-            m.initializer != "beside" or (m.hidden_size % 2 == 0 and m.initializer_range > 0.0),
-            "model.initializer = beside: needs an even model.hidden_size and model.initializer_range above 0.0",
+            m.initializer != "beside" or (m.embedding_size % 2 == 0 and m.initializer_range > 0.0),
+            "model.initializer = beside: needs an even model.embedding_size and model.initializer_range above 0.0",
         ),
     ]
 

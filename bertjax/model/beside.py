@@ -7,8 +7,11 @@ R(d) then takes the row of m to that of m + d, and the keys of a head begin as i
 scores are largest d places away, for d = -1, +1, -2, +2 and so on by head. (Trockman and Kolter 2023, arXiv 2305.09828,
 begin keys as queries, without the rotation.)
 
-Shape letters: M positions of the table, H hidden size, W waves (H / 2), N heads, D head dimension; a leading dot is the
-axes that stack layers.
+Factorised embeddings, of a size E below H, go through the kernel T [E, H] first. Then the keys begin as
+pinv(T) R T queries, for which T keys = R (T queries), and T is as wide as keeps a hidden state the size of an embedding.
+
+Shape letters: M positions of the table, E embedding size, H hidden size, W waves (E / 2), N heads, D head dimension; a
+leading dot is the axes that stack layers.
 """
 
 from typing import Any
@@ -26,19 +29,22 @@ and positions of one size; at 1 it is 3, and a small model stays where it is."""
 
 def beside(config: ModelConfig, params: Any) -> Any:
     """Fresh parameters (`bertjax.model.network.init`) with the position table, the size of the other tables, queries
-    and keys changed as above. Needs E = H and an even H.
+    and keys changed as above. Needs E <= H and an even E.
     """
-    flat, size = flatten_dict(params, sep="/"), config.hidden_size
+    flat, size = flatten_dict(params, sep="/"), config.embedding_size
     tables = "encoder/embeddings"
-    for name in ("word", "token_type"):
+    for name in ("word", "token_type", "to_hidden/kernel"):
         if f"{tables}/{name}" in flat:
             flat[f"{tables}/{name}"] *= size**-0.5 / config.initializer_range
     flat[f"{tables}/position"] = waves(config.max_positions, size)
-    turned_NHH = rotations(config.num_heads, size)
+    turned = rotations(config.num_heads, size)
+    if config.hidden_size != size:
+        to_hidden_EH = flat[f"{tables}/to_hidden/kernel"]
+        turned = jnp.einsum("FG,NFE,HE->NGH", to_hidden_EH, turned, jnp.linalg.pinv(to_hidden_EH))
     for path in [path for path in flat if path.endswith("attention/query/kernel")]:
-        query_HND = flat[path] * (SHARPNESS * size**-0.5 / config.initializer_range)
+        query_HND = flat[path] * (SHARPNESS * config.hidden_size**-0.5 / config.initializer_range)
         flat[path] = query_HND
-        flat[path.replace("query", "key")] = jnp.einsum("NGH,...GND->...HND", turned_NHH, query_HND)
+        flat[path.replace("query", "key")] = jnp.einsum("NGH,...GND->...HND", turned, query_HND)
     return unflatten_dict(flat, sep="/")
 
 
@@ -48,13 +54,13 @@ def frequencies(size: int) -> jax.Array:
 
 
 def waves(positions: int, size: int) -> jax.Array:
-    """The table [M, H], each number of the mean square that a word's has: 0.774 / H, as of a normal cut at two."""
+    """The table [M, E], each number of the mean square that a word's has: 0.774 / E, as of a normal cut at two."""
     angles_MW = jnp.arange(positions)[:, None] * frequencies(size)[None, :]
     return jnp.concatenate([jnp.cos(angles_MW), jnp.sin(angles_MW)], axis=-1) * (2 * 0.774 / size) ** 0.5
 
 
 def rotations(heads: int, size: int) -> jax.Array:
-    """For each head [N, H, H] what takes the row of a position, from the left, to that d places on."""
+    """For each head [N, E, E] what takes the row of a position, from the left, to that d places on."""
     nth = jnp.arange(heads) // 2 + 1
     places_N = jnp.where(jnp.arange(heads) % 2 == 0, -nth, nth)
     angles_NW = places_N[:, None] * frequencies(size)[None, :]
