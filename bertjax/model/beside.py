@@ -8,7 +8,8 @@ scores are largest d places away, for d = -1, +1, -2, +2 and so on by head. (Tro
 begin keys as queries, without the rotation.)
 
 Factorised embeddings, of a size E below H, go through the kernel T [E, H] first. Then the keys begin as
-pinv(T) R T queries, for which T keys = R (T queries), and T is as wide as keeps a hidden state the size of an embedding.
+pinv(T) R T queries, for which T keys = R (T queries), and T has the range that keeps a hidden state the size of an
+embedding.
 
 Shape letters: M positions of the table, E embedding size, H hidden size, W waves (E / 2), N heads, D head dimension; a
 leading dot is the axes that stack layers.
