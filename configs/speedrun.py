@@ -45,5 +45,7 @@ def get_config(entry="modern"):
         biases="heads",
         initializer_range=0.05,
     )
-    config.optim.name = "muon"
+    config.data.update(batch_size=32, mask_rate=0.3, final_mask_rate=0.15, max_predictions=20)
+    config.optim.update(name="muon", lr=6e-3, warmup_steps=400, decay_steps=4_000)
+    config.run.update(steps=5_000, eval_every=1_000, save_every=1_000)
     return config
