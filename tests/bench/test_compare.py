@@ -34,7 +34,7 @@ def runs(inputs, tmp_path_factory):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
         identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
-        writes.save(1, {"params": params}, identity=identity, rows=8, config=config)
+        writes.save(1, {"params": params, "step": np.int32(1)}, identity=identity, rows=8, config=config)
         writes.close()
         workdir.save_config(root / name, config)
     return root

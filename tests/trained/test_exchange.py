@@ -142,7 +142,13 @@ def test_weights_that_are_no_numbers_go_nowhere(vocabulary, tmp_path, capsys, mo
         params["encoder"]["embeddings"]["word"][3, 1] = np.nan
         digest = tokenizer.load(vocabulary, lower_case=True).digest
         writes = checkpoint.Checkpoints(work / "checkpoints", keep=2)
-        writes.save(1, {"params": params}, identity={"data set": "", "tokenizer": digest}, rows=0, config=made)
+        writes.save(
+            1,
+            {"params": params, "step": np.int32(1)},
+            identity={"data set": "", "tokenizer": digest},
+            rows=0,
+            config=made,
+        )
         writes.close()
     name = "bert.embeddings.word_embeddings.weight"
     stored = directories.stored(source)
