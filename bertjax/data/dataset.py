@@ -275,7 +275,7 @@ def _metadata(directory: Path) -> dict:
 
 def _misformed(value: Any, form: Any, place: str = "") -> Iterator[str]:
     """What is not of a form: a type, [form of each element], {key: its form} or {str: form of each other key}."""
-    kind = form if isinstance(form, type) else type(form)
+    kind: Any = form if isinstance(form, type) else type(form)
     if type(value) is not kind:  # and not a subclass: True is an int
         yield f"{place} is {value!r:.40}, not of type {kind.__name__}"
     elif isinstance(form, list):

@@ -128,6 +128,19 @@ def test_a_copy_of_an_earlier_step_is_not_gone_on_with(half, tmp_path, capsys):
     assert before[:last] == after
 
 
+def test_a_damaged_log_costs_a_run_nothing_but_the_line(half, tmp_path, capsys):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / metrics.METRICS
+    before = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*before[:4], before[4].replace(b":", b"\xff", 1), *before[5:]]))
+    done = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    assert toy.train(tmp_path, override(toy.CONFIG, run={"steps": done + 1}))
+    assert f"{log}: set aside in {metrics.DAMAGED}: 1 line" in capsys.readouterr().err
+    after = log.read_bytes().splitlines(keepends=True)
+    assert after[: len(before) - 1] == before[:4] + before[5:] and len(after) == len(before) + 1
+    assert (tmp_path / "curves.png").exists()
+
+
 def test_what_is_there_already(half, tmp_path):
     assert session.going_on(toy.CONFIG, half)
     assert not session.going_on(toy.CONFIG, tmp_path)
