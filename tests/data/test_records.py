@@ -1,6 +1,7 @@
 """Records are read only from shards whose bytes are those that were written; each is checked once."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,6 +54,7 @@ def test_a_shard_is_checked_once_for_all_threads(made, monkeypatch):
     def counted(path):
         with count:
             checked.append(path.name)
+        time.sleep(0.05)  # so that the other threads come meanwhile
         return storage.checksum(path)
 
     monkeypatch.setattr(records, "checksum", counted)
