@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bertjax.errors import StorageError
 
@@ -21,6 +23,27 @@ def checksum(path: Path) -> dict[str, int]:
         while block := file.read(1 << 20):
             size, crc = size + len(block), zlib.crc32(block, crc)
     return {"size": size, "crc32": crc}
+
+
+def seal(content: dict[str, Any]) -> str:
+    """JSON of `content` with a checksum of it as one more key, "check"."""
+    return json.dumps(content | {"check": _check(content)}, indent=2, allow_nan=False) + "\n"
+
+
+def unseal(text: str) -> tuple[dict[str, Any], bool]:
+    """The content that `seal` was given, and whether it is that still. Raises ValueError for what is no JSON object."""
+    try:
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} instead of an object")
+        check = content.pop("check", None)
+        return content, check == _check(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _check(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -1,5 +1,6 @@
 """`bertjax.storage`: whole or not at all, and one at a time."""
 
+import json
 import os
 import zlib
 
@@ -31,6 +32,23 @@ def test_a_checksum_is_of_the_whole_file(tmp_path):
     content = os.urandom(3_000_000)  # more than is read at a time
     (tmp_path / "file").write_bytes(content)
     assert storage.checksum(tmp_path / "file") == {"size": 3_000_000, "crc32": zlib.crc32(content)}
+
+
+def test_sealed_content_tells_whether_it_is_whole():
+    """Any other digit, letter or key is noticed; another layout of the same content is none."""
+    content = {"step": 12, "files": {"a": {"size": 7}}, "name": "\u00e9", "share": 0.1}
+    text = storage.seal(content)
+    assert storage.unseal(text) == (content, True)
+    assert storage.unseal(json.dumps(json.loads(text))) == (content, True)
+    for old, new in (("12", "13"), ("size", "sise"), ("0.1", "1.0"), ('"step": 12,', ""), ('"check"', '"chfck"')):
+        assert old in text and not storage.unseal(text.replace(old, new))[1]
+    assert storage.unseal("{}") == ({}, False)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "3", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": ' + "[" * 100_000])
+def test_what_is_no_json_object_was_never_sealed(text):
+    with pytest.raises(ValueError, match="."):
+        storage.unseal(text)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):

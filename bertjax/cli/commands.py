@@ -86,8 +86,7 @@ def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
     if json:
         show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
     if damaged:
-        fix = f"delete {path} and run `bertjax prepare` again"
-        raise DataError("\n".join(f"{path / name}: {problem}; {fix}" for name, problem in damaged.items()))
+        raise DataError("\n".join(str(dataset.damaged(path / name, problem)) for name, problem in damaged.items()))
     say(f"{path}: {len(checked)} files are whole")
     return 0
 

@@ -4,7 +4,6 @@ The result of a unit is what `bertjax.corpus.shards` returns. Results and folder
 is that of the corpus.
 """
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,8 @@ import tensorflow_datasets as tfds
 from bertjax import storage
 from bertjax.config.schema import DataConfig
 from bertjax.data import dataset
-from bertjax.data.dataset import FEATURES, INDEX, SPLITS
+from bertjax.data.dataset import INDEX, SPLITS
+from bertjax.data.records import FEATURES, token_dtype
 
 
 def total(results: list[dict], key: str, *splits: str) -> int:
@@ -46,7 +46,7 @@ def assemble(target: Path, folders: list[Path], results: list[dict], metadata: d
     counts = np.zeros(metadata["vocab_size"], np.int64)
     for folder in folders:
         counts += np.load(folder / "token_counts.npy", allow_pickle=False)
-    np.save(target / "token_counts.npy", counts)
+    np.save(target / dataset.COUNTS, counts)
     template = tfds.core.ShardedFileTemplate(target, dataset_name="bertjax", filetype_suffix="array_record")
     files: dict[str, dict] = {}
     splits = []
@@ -70,13 +70,13 @@ def assemble(target: Path, folders: list[Path], results: list[dict], metadata: d
         filename_template=template,
         check_data=False,
     )
-    files |= {path.name: storage.checksum(path) for path in sorted(target.glob("*.npy"))}
-    storage.write(target / dataset.METADATA, json.dumps(metadata | {"files": files}, indent=2, allow_nan=False) + "\n")
+    files |= {name: storage.checksum(target / name) for name in sorted(dataset.OPENED)}
+    storage.write(target / dataset.METADATA, storage.seal(metadata | {"files": files}))
 
 
 def _features(vocab_size: int) -> tfds.features.FeaturesDict:
     """What a record holds, in TFDS's terms."""
-    dtypes = zip(FEATURES, (dataset.token_dtype(vocab_size), np.int32), strict=True)
+    dtypes = zip(FEATURES, (token_dtype(vocab_size), np.int32), strict=True)
     return tfds.features.FeaturesDict(
         {name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes}
     )

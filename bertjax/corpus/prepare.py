@@ -168,11 +168,12 @@ def _result(partial: Path, number: int) -> dict | None:
     """What `work` left of a unit; None if it is missing or incomplete."""
     folder = _folder(partial, number)
     try:
-        result = json.loads((folder / _RESULT).read_text())
-        whole = all((folder / name).stat().st_size == file["size"] for name, file in result["shards"].items())
-    except (OSError, ValueError, KeyError):
+        result, whole = storage.unseal((folder / _RESULT).read_text())
+        if not whole or any((folder / name).stat().st_size != file["size"] for name, file in result["shards"].items()):
+            return None
+    except (OSError, ValueError):
         return None
-    return result if whole else None
+    return result
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +197,7 @@ def work(folder: Path, number: int) -> None:
         unit = job["units"][number]
         parts = tuple(corpus.Part(**part) for part in unit["parts"])
         result = shards.write_unit(temporary, data, tokenizer, corpus.Unit(unit["source"], parts), job["holdout_below"])
-        _write(temporary / _RESULT, result)
+        storage.write(temporary / _RESULT, storage.seal(result))
         if _result(folder, number) is None:
             shutil.rmtree(_folder(folder, number), ignore_errors=True)
             temporary.rename(_folder(folder, number))

@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import ids
 from bertjax.corpus import units as corpus
-from bertjax.data import dataset
+from bertjax.data import records
 from bertjax.data.dataset import INDEX, SPLITS
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.storage import checksum
@@ -39,7 +39,7 @@ class _SplitWriter:
             after = max(sentence + 1, int(ends.searchsorted(start + RECORD_TOKENS, side="right")))
             lengths = sentence_lengths[sentence:after].astype(np.int32)
             end = int(ends[after - 1])
-            record = dataset.encode_record(tokens[start:end].astype(self._dtype), lengths)
+            record = records.encode(tokens[start:end].astype(self._dtype), lengths)
             self._writer.write(record)
             self._write("sentences", lengths)
             self._write("records", [end - start])
@@ -66,7 +66,7 @@ def write_unit(folder: Path, data: DataConfig, tokenizer: Tokenizer, unit: corpu
     A document whose digest is below `holdout_below` is held out. Raises RuntimeError where ArrayRecord cannot write.
     """
     counts = Counter[str]()
-    dtype = dataset.token_dtype(tokenizer.vocab_size)
+    dtype = records.token_dtype(tokenizer.vocab_size)
     token_counts = {name: np.zeros(tokenizer.vocab_size, np.int64) for name in SPLITS}
     encode = ids.encode if data.format == "ids" else tokenizer.encode_batch
     least = 2**64

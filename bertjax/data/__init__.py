@@ -2,6 +2,7 @@
 
 tokenizer    text to ids and back: SentencePiece, WordPiece, tokenizer.json
 dataset      the prepared data set on disk: its format, opening and verifying it
+records      its records, in shards that are checked before their use
 planning     which stretches of a split each example of an epoch holds
 original     the same by the rules of the released BERT and ALBERT code
 examples     a planned example, read: [CLS] A [SEP] B [SEP]

@@ -5,7 +5,10 @@ that no read is large. Training sees a split as one stream of tokens, document a
 sentences, documents and records begin in it. The index lies beside the shards as plain arrays that are mapped, not
 loaded. TFDS's own metadata lies there as well, so that `tfds.builder_from_directory` opens the directory too.
 
-bertjax.json               what the data set was made from and of, and the size and CRC-32 of every file
+No byte is used before the checksum of its file was found to be that of what was written: of a shard when it is first
+read (`bertjax.data.records`), of all else when the data set is opened. TFDS and NumPy read some damage as other values.
+
+bertjax.json               what the data set was made from and of, the size and CRC-32 of every file, its own CRC-32
 token_counts.npy           int64 [vocab_size], of the train split
 SPLIT.sentences.npy        int32 [sentences], length of each in tokens, at least 1
 SPLIT.documents.npy        int64 [documents + 1], where each begins among the sentences, then their number
@@ -14,6 +17,7 @@ SPLIT.digests.npy          uint64 [documents], hash of the text of each
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -23,66 +27,46 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
+from bertjax import storage
 from bertjax.config.schema import DataConfig
+from bertjax.data.records import Records, damaged, difference, other_size, token_dtype
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import DataError, one_line
-from bertjax.storage import checksum
+from bertjax.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 METADATA = "bertjax.json"
 SPLITS = ("train", "validation")
 INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records": np.int64, "digests": np.uint64}
 SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
 """The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
 
-FEATURES = ("tokens", "sentence_lengths")
-"""What a record holds: arrays of `token_dtype` and of int32, each as its bytes."""
+COUNTS = "token_counts.npy"
+TFDS_METADATA = ("dataset_info.json", "features.json")
+OPENED = (COUNTS, *TFDS_METADATA, *(f"{split}.{part}.npy" for split in SPLITS for part in INDEX))
+"""The files beside METADATA and the shards."""
+
+_COUNTS = dict.fromkeys(("documents", "sentences", "tokens", "unknown"), int)
+_FILE = {"size": int, "crc32": int}
+_FORM: dict[Any, Any] = {
+    "tokenizer_digest": str,
+    "vocab_size": int,
+    "settings": {field.name: field.type for field in dataclasses.fields(DataConfig) if field.name in SETTINGS}
+    | {"source": [str], "tokenizer_digest": str, "format_version": int},
+    "summary": _COUNTS
+    | {
+        "splits": dict.fromkeys(SPLITS, _COUNTS),
+        "sources": [{"source": str, "documents": dict.fromkeys(SPLITS, int)}],
+        "skipped": {str: int},
+    },
+    "files": dict.fromkeys(OPENED, _FILE) | {str: _FILE},
+}
+"""What METADATA holds, as `_misformed` takes it."""
 
 _FEATURE_CLASSES = {
     "tensorflow_datasets.core.features.features_dict.FeaturesDict",
     "tensorflow_datasets.core.features.tensor_feature.Tensor",
 }
-
-
-def token_dtype(vocab_size: int) -> Any:
-    """The narrowest dtype that holds every id."""
-    return np.uint16 if vocab_size <= 2**16 else np.int32
-
-
-def encode_record(tokens: np.ndarray, sentence_lengths: np.ndarray) -> bytes:
-    """The bytes of a record, from arrays of the right types: those that TFDS writes, in a hundredth of its time."""
-    example = tf_example_pb2.Example()
-    for name, array in zip(FEATURES, (tokens, sentence_lengths), strict=True):
-        example.features.feature[name].bytes_list.value.append(array.tobytes())
-    # Deterministic, because protobuf otherwise orders a map differently in each process.
-    return example.SerializeToString(deterministic=True)
-
-
-class Records:
-    """The records of a split: `records[i]` is the dict that TFDS decodes, in a fifth of TFDS's time.
-
-    Safe for threads. Raises DataError that names the shard, which the errors of ArrayRecord do not.
-    """
-
-    def __init__(self, source: Any, shards: list[Path], ends: np.ndarray, dtype: Any) -> None:
-        self._source, self._shards, self._ends, self._dtype = source, shards, ends, dtype
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, record: int) -> dict[str, np.ndarray]:
-        """{"tokens": uint16 or int32 [n], "sentence_lengths": int32 [sentences]}, read-only."""
-        if not 0 <= record < len(self):
-            raise IndexError(record)
-        try:
-            features = tf_example_pb2.Example.FromString(self._source.data_source[record]).features.feature
-            arrays = zip(FEATURES, (self._dtype, np.int32), strict=True)
-            return {name: np.frombuffer(features[name].bytes_list.value[0], dtype) for name, dtype in arrays}
-        except Exception as error:  # ArrayRecord and protobuf raise several kinds, none of which names the file
-            shard = self._shards[int(np.searchsorted(self._ends, record, side="right"))]
-            raise DataError(_damaged(shard, error)) from error
 
 
 @dataclass(frozen=True)
@@ -96,6 +80,7 @@ class Split:
     record_offsets: np.ndarray  # int64 [records + 1], where each begins among the tokens
     digests: np.ndarray  # uint64 [documents]
     source_documents: tuple[int, ...]  # documents of each entry of data.source, in order
+    directory: Path
 
     def tokens(self, start: int, end: int) -> np.ndarray:
         """int32 [end - start], tokens `start` to `end` of the split, from the records they are in. Safe for threads."""
@@ -105,8 +90,8 @@ class Split:
             first, after = int(self.record_offsets[record]), int(self.record_offsets[record + 1])
             tokens = self.source[record]["tokens"]
             if len(tokens) != after - first:
-                fix = "delete the data set and run `bertjax prepare` again"
-                raise DataError(f"{self.name}.records.npy: does not fit the shards at record {record}; {fix}")
+                problem = f"does not fit the shards at record {record}"
+                raise damaged(self.directory / f"{self.name}.records.npy", problem)
             parts.append(tokens[start - first : end - first])
             start, record = after, record + 1
         return parts[0].astype(np.int32) if len(parts) == 1 else np.concatenate([np.zeros(0, np.int32), *parts])
@@ -150,24 +135,28 @@ def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool
 
 
 def load(directory: Path) -> Prepared:
-    """Open a prepared data set: maps the index, checks that each file is there with its size, reads no shard.
+    """Open a prepared data set: maps the index, which is read once to be checked, and reads no shard.
 
-    Raises DataError for a directory that is missing or of another format version, and for a file that is damaged.
+    Raises DataError for a directory that is missing or of another format version, and for a file that is damaged; of a
+    shard only its size is known by then.
     """
     directory = Path(directory)
     metadata = _metadata(directory)
-    for name, file in metadata["files"].items():
-        path = directory / name
-        if not path.is_file() or path.stat().st_size != file["size"]:
-            found = f"{path.stat().st_size} bytes instead of {file['size']}" if path.is_file() else "missing"
-            raise DataError(_damaged(path, found))
+    for name, written in metadata["files"].items():
+        compare = difference if name in OPENED else other_size
+        if found := compare(directory / name, written):
+            raise damaged(directory / name, found)
     try:
         builder = open_builder(directory, _FEATURE_CLASSES.__contains__)
     except Exception as error:  # TFDS raises many kinds on damaged metadata
-        raise DataError(_damaged(directory / "dataset_info.json", error)) from error
-    digest = hashlib.sha256(json.dumps(metadata["files"], sort_keys=True, allow_nan=False).encode()).hexdigest()
+        raise damaged(directory / "dataset_info.json", error) from error
+    counts = _array(directory / COUNTS, np.int64)
+    if len(counts) != metadata["vocab_size"]:
+        raise damaged(directory / COUNTS, f"{len(counts)} counts for {metadata['vocab_size']} pieces")
+    # What TFDS writes beside them is not content, and may differ between its versions.
+    content = {name: written for name, written in metadata["files"].items() if name not in TFDS_METADATA}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
     made = {name: metadata[name] for name in ("vocab_size", "tokenizer_digest", "settings", "summary", "files")}
-    counts = _array(directory / "token_counts.npy", np.int64)
     train, validation = (_split(name, directory, builder, metadata) for name in SPLITS)
     return Prepared(directory, **made, token_counts=counts, digest=digest, train=train, validation=validation)
 
@@ -176,16 +165,27 @@ def _split(name: str, directory: Path, builder: Any, metadata: dict) -> Split:
     index = {part: _array(directory / f"{name}.{part}.npy", dtype) for part, dtype in INDEX.items()}
     present = name in builder.info.splits  # TFDS has no empty splits
     lengths = builder.info.splits[name].shard_lengths if present else []
-    if sum(lengths) != len(index["records"]) - 1:
-        raise DataError(_damaged(directory / f"{name}.records.npy", "of another number of records"))
+    shards = [Path(path).name for path in builder.info.splits[name].filepaths] if present else []
+    if unknown := [shard for shard in shards if shard not in metadata["files"]]:
+        raise damaged(directory / METADATA, f"no checksum of {unknown[0]}")
+    documents = tuple(source["documents"][name] for source in metadata["summary"]["sources"])
+    if sum(documents) != len(index["digests"]):
+        problem = f"has {sum(documents)} documents of {name}, and the index {len(index['digests'])}"
+        raise damaged(directory / METADATA, problem)
+    for part, count, end in (
+        ("documents", len(index["digests"]), len(index["sentences"])),
+        ("records", sum(lengths), index["sentences"].sum(dtype=np.int64)),
+    ):
+        if len(index[part]) != count + 1 or index[part][0] != 0 or index[part][-1] != end:
+            raise damaged(directory / f"{name}.{part}.npy", f"does not divide {end} into {count}")
     records = Records(
-        builder.as_data_source(name) if present else None,
-        [Path(path) for path in builder.info.splits[name].filepaths] if present else [],
-        np.cumsum(lengths, dtype=np.int64),
+        builder.as_data_source(name).data_source if present else None,
+        [(directory / shard, metadata["files"][shard]) for shard in shards],
+        lengths,
         token_dtype(metadata["vocab_size"]),
     )
-    documents = tuple(source["documents"][name] for source in metadata["summary"]["sources"])
-    return Split(name, records, index["sentences"], index["documents"], index["records"], index["digests"], documents)
+    arrays = (index["sentences"], index["documents"], index["records"], index["digests"])
+    return Split(name, records, *arrays, documents, directory)
 
 
 def _array(path: Path, dtype: Any) -> np.ndarray:
@@ -194,27 +194,21 @@ def _array(path: Path, dtype: Any) -> np.ndarray:
         if array.dtype != dtype or array.ndim != 1:
             raise ValueError(f"{array.dtype} array of {array.ndim} dimensions")
         return np.asarray(array)  # still mapped; without the overhead of its class
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(_damaged(path, error)) from error
+    except Exception as error:  # NumPy reads the header with Python's own tokenizer and parser
+        raise damaged(path, error) from error
 
 
 def verify(directory: Path) -> Iterator[tuple[str, str]]:
     """Read and check every file: (name, "") for each that is whole, (name, problem) for each that is not.
 
     Checksums first, then every record of a whole shard against the index. Raises DataError as `load` does, but not
-    for a file that is missing or of another size: that is a problem like others.
+    for a file that is missing or of other bytes: that is a problem like others.
     """
     directory = Path(directory)
-    damaged = False
-    for name, file in _metadata(directory)["files"].items():
-        try:
-            found = checksum(directory / name)
-            problem = "" if found == file else f"is {found}, was written as {file}"
-        except OSError as error:
-            problem = error.strerror or str(error)
-        damaged |= bool(problem)
-        yield name, problem
-    if not damaged:
+    files = _metadata(directory)["files"]
+    found = {METADATA: ""} | {name: difference(directory / name, written) for name, written in files.items()}
+    yield from found.items()
+    if not any(found.values()):
         prepared = load(directory)
         for split in (prepared.train, prepared.validation):
             yield f"index of the {split.name} split", _misfit(split)
@@ -260,22 +254,35 @@ def class_names(tree: Any) -> Iterator[str]:
 
 
 def _metadata(directory: Path) -> dict:
+    """What METADATA says, in the form of `_FORM`."""
     path = directory / METADATA
     if not path.is_file():
         raise DataError(f"{directory}: no prepared data set; run `bertjax prepare`")
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        version = metadata["format_version"]
-        missing = {"tokenizer_digest", "vocab_size", "settings", "summary", "files"} - metadata.keys()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(_damaged(path, error)) from error
+        metadata, whole = storage.unseal(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         fix = f"this bertjax reads {FORMAT_VERSION}; delete {directory} and run `bertjax prepare` again"
-        raise DataError(f"{path}: format_version = {version!r}, {fix}")
-    if missing:
-        raise DataError(_damaged(path, f"no {', '.join(sorted(missing))}"))
+        raise DataError(f"{path}: format_version = {version!r:.40}, {fix}")
+    if not whole:
+        raise damaged(path, "its checksum is that of another text")
+    for problem in _misformed(metadata, _FORM):
+        raise damaged(path, problem)
     return metadata
 
 
-def _damaged(path: Path, problem: object) -> str:
-    return f"{path}: missing or damaged ({one_line(problem)}); delete {path.parent} and run `bertjax prepare` again"
+def _misformed(value: Any, form: Any, place: str = "") -> Iterator[str]:
+    """What is not of a form: a type, [form of each element], {key: its form} or {str: form of each other key}."""
+    kind: Any = form if isinstance(form, type) else type(form)
+    if type(value) is not kind:  # and not a subclass: True is an int
+        yield f"{place} is {value!r:.40}, not of type {kind.__name__}"
+    elif isinstance(form, list):
+        for number, element in enumerate(value):
+            yield from _misformed(element, form[0], f"{place}[{number}]")
+    elif isinstance(form, dict):
+        other = form.get(str)
+        for key in [key for key in form if key is not str] + [key for key in value if other and key not in form]:
+            name = f"{place}.{key}" if place else key
+            yield from _misformed(value[key], form.get(key, other), name) if key in value else [f"no {name}"]

@@ -1,25 +1,26 @@
 """Checkpoints: state, identity, place in the data and config saved together by Orbax, and verified before their use.
 
     WORKDIR/checkpoints/STEP/   state, identity, place,   what Orbax writes, committed by a rename
-                                manifest.json             size and CRC-32 of each of those files, written last
+                                manifest.json             the step, size and CRC-32 of each of those files; written last
 
 Orbax notices files that are cut or gone, but restores flipped bits as wrong values without a word, and lists steps that
-cannot be restored. So a step is used only if every byte agrees with its manifest. The two appear by one rename: a step
-without a manifest was damaged later, and only what still has its temporary name is known to be unfinished.
+cannot be restored. So a step is used, and what it says of itself believed, only if every byte agrees with its manifest,
+and the step in that with the directory's name and the state's. The two appear by one rename: a step without a manifest
+was damaged later, and only what still has its temporary name is known to be unfinished.
 """
 
+import contextlib
 import itertools
-import json
 import os
 import re
 import shutil
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from bertjax import storage
@@ -27,8 +28,9 @@ from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError, StorageError
 from bertjax.train import guard
+from bertjax.train.state import TrainState
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 STEP = re.compile(r"0|[1-9][0-9]*")
 """Names of the directories that are steps."""
@@ -75,7 +77,7 @@ class Checkpoints:
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
         self._saver = ocp.AsyncCheckpointer(handler, async_options=options)
 
-    def save(self, step: int, state: Any, *, identity: Identity, rows: int, config: Config) -> None:
+    def save(self, step: int, state: TrainState, *, identity: Identity, rows: int, config: Config) -> None:
         """Copy the state off the devices, then write it in the background. An error of the last save is raised here.
 
         Raises NumericError, and saves nothing, if the state is not finite.
@@ -114,7 +116,7 @@ class Checkpoints:
 
     def _finalise(self) -> None:
         # Orbax calls this when all files are written, before the rename: manifest and checkpoint appear as one.
-        write_manifest(_uncommitted(self._pending))
+        write_manifest(_uncommitted(self._pending), int(self._pending.name))
 
     def _unwritable(self, error: Exception) -> StorageError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -129,17 +131,21 @@ def steps(directory: Path) -> list[int]:
     return [step for step in _present(directory) if (directory / str(step) / MANIFEST).is_file()]
 
 
-def write_manifest(path: Path) -> None:
-    """Record size and CRC-32 of every file below `path`."""
+def write_manifest(path: Path, step: int) -> None:
+    """Record that what is below `path` is of `step`, with size and CRC-32 of every file."""
     files = {name: storage.checksum(path / name) for name in _files(path)}
-    content = {"format": FORMAT, "check": _check(files), "files": files}
-    storage.write(path / MANIFEST, json.dumps(content, indent=1, allow_nan=False))
+    storage.write(path / MANIFEST, storage.seal({"format": FORMAT, "step": step, "files": files}))
 
 
-def verify(path: Path) -> None:
-    """Raise CheckpointError naming the first file below `path` that is not what was saved."""
+def verify(path: Path, *, items: Collection[str] = ()) -> None:
+    """Raise CheckpointError naming the first file below `path` that is not what was saved; of these items, or of all.
+
+    And if `path` is not named as the step that was saved.
+    """
     for name, fingerprint in _read_manifest(path).items():
         file = path / name
+        if items and Path(name).parts[0] not in items:
+            continue
         if not file.is_file():
             raise CheckpointError(f"{file}: missing from the checkpoint")
         if storage.checksum(file) != fingerprint:
@@ -147,15 +153,14 @@ def verify(path: Path) -> None:
 
 
 def saved(directory: Path) -> Restored | None:
-    """The newest checkpoint below `directory` without its state; None if there is none that can be read."""
-    try:
-        step = steps(directory)[-1]
-        items = ocp.args.Composite(**_JSON)
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            found = reader.restore(directory.absolute() / str(step), args=items)
-        return Restored(step, None, found.identity, found.place["rows"], found.config)
-    except (IndexError, ValueError, KeyError, TypeError, OSError):  # `clean` and `restore` say what is wrong with it
-        return None
+    """The newest checkpoint below `directory` without its state, which is not verified; None if there is none."""
+    for path in (directory / str(step) for step in reversed(steps(directory))):
+        try:
+            verify(path, items=_JSON)
+            return _described(path)
+        except CheckpointError:  # `clean` and `restore` say what is wrong with it
+            continue
+    return None
 
 
 def clean(directory: Path) -> list[str]:
@@ -188,13 +193,16 @@ def clean(directory: Path) -> list[str]:
     return lines
 
 
-def restore(directory: Path, abstract_state: Any) -> Restored:
+def restore(directory: Path, abstract_state: TrainState) -> Restored:
     """The newest checkpoint below `directory`, verified, onto the devices that `abstract_state` names.
 
-    Raises CheckpointError if there is none, if it is damaged, or if its arrays are not those of `abstract_state`;
-    NumericError if they are not finite.
+    Raises CheckpointError if there is none, if it is damaged or of another step, or if its arrays are not those of
+    `abstract_state`; NumericError if they are not finite.
     """
-    return _restore(directory, ocp.args.StandardRestore(abstract_state), lambda state: state)
+    path, found = _newest(directory)
+    with _fitting(path):
+        state = _read(path, state=ocp.args.StandardRestore(abstract_state)).state
+    return _checked(path, found, state.step, state)
 
 
 def restore_params(directory: Path, abstract_params: Any) -> Restored:
@@ -203,52 +211,67 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
 
     Leaves of `abstract_params` without a sharding come as NumPy arrays.
     """
-    averaged = _keeps_average(directory)
-    item = {"opt_state": {"average": abstract_params}} if averaged else {"params": abstract_params}
+    path, found = _newest(directory)
+    averaged = found.config["optim"].get("ema", 0.0) > 0.0  # a checkpoint may be older than the field
+    part = {"opt_state": {"average": abstract_params}} if averaged else {"params": abstract_params}
+    item = part | {"step": jax.ShapeDtypeStruct((), np.int32)}
     arguments = ocp.checkpoint_utils.construct_restore_args(item)
-    state = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
-
-    def params(restored: Any) -> Any:
+    with _fitting(path):
         # Orbax leaves what it does not find as it was asked for, and NumPy arrays in the shape that they have.
-        def check(path: Any, wanted: Any, found: Any) -> None:
-            if isinstance(found, jax.ShapeDtypeStruct) or found.shape != wanted.shape:
-                raise ValueError(f"{jax.tree_util.keystr(path)} is not there with shape {list(wanted.shape)}")
-
-        found = restored["opt_state"]["average"] if averaged else restored["params"]
-        jax.tree_util.tree_map_with_path(check, abstract_params, found)
-        return found
-
-    return _restore(directory, state, params)
+        wanted = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
+        state = _read(path, state=wanted).state
+        jax.tree_util.tree_map_with_path(_check_array, item, state)
+    return _checked(path, found, state["step"], state["opt_state"]["average"] if averaged else state["params"])
 
 
-def _keeps_average(directory: Path) -> bool:
-    newest = saved(directory)
-    # A checkpoint may be older than the field.
-    return newest is not None and "ema" in newest.config["optim"] and newest.config["optim"]["ema"] > 0.0
-
-
-def _restore(directory: Path, state: Any, select: Callable[[Any], Any]) -> Restored:
+def _newest(directory: Path) -> tuple[Path, Restored]:
+    """The path of the newest checkpoint below `directory`, verified, and what it says of itself."""
     found = _present(directory)
     if not found:
         raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
-    path = directory.absolute() / str(found[-1])
+    path = directory / str(found[-1])
     try:
         verify(path)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; training with this --workdir goes on from the checkpoint before it") from error
-    items = ocp.args.Composite(state=state, **_JSON)
+    return path, _described(path)
+
+
+def _described(path: Path) -> Restored:
+    """What a checkpoint says of itself, which must have been verified."""
+    with _fitting(path):
+        found = _read(path, **_JSON)
+        return Restored(int(path.name), None, found.identity, found.place["rows"], found.config)
+
+
+def _read(path: Path, **items: Any) -> Any:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        return reader.restore(path.absolute(), args=ocp.args.Composite(**items))
+
+
+@contextlib.contextmanager
+def _fitting(path: Path) -> Iterator[None]:
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            restored = reader.restore(path, args=items)
-        place, identity = restored.place, restored.identity
-        result = Restored(found[-1], select(restored.state), identity, place["rows"], restored.config)
+        yield
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
         ) from error
-    guard.check_restored(path, result.state)
-    return result
+
+
+def _check_array(path: Any, wanted: Any, found: Any) -> None:
+    if isinstance(found, jax.ShapeDtypeStruct) or found.shape != wanted.shape:
+        raise ValueError(f"{jax.tree_util.keystr(path)} is not there with shape {list(wanted.shape)}")
+
+
+def _checked(path: Path, found: Restored, step: Any, state: Any) -> Restored:
+    """`found` with its state, which is that of `step` and must be that of the directory, and finite."""
+    if int(step) != found.step:
+        fix = "move it away, and training goes on from the step before it"
+        raise CheckpointError(f"{path}: holds the state of step {int(step)}; {fix}")
+    guard.check_restored(path, state)
+    return replace(found, state=state)
 
 
 def _present(directory: Path) -> list[int]:
@@ -285,17 +308,15 @@ def _files(path: Path) -> list[str]:
 
 def _read_manifest(path: Path) -> dict[str, dict[str, int]]:
     """Size and CRC-32 of each file that was saved below `path`. Raises CheckpointError if they cannot be had."""
+    file = path / MANIFEST
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = manifest["files"]
-        if manifest["check"] != _check(files):
+        manifest, whole = storage.unseal(file.read_text(encoding="utf-8"))
+        if not whole and manifest.get("format") == FORMAT:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST}: missing or damaged, so the checkpoint cannot be verified") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: missing or damaged, so the checkpoint cannot be verified") from error
     if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {FORMAT}")
-    return files
-
-
-def _check(files: dict[str, dict[str, int]]) -> int:
-    return zlib.crc32(json.dumps(files, sort_keys=True, allow_nan=False).encode())
+        raise CheckpointError(f"{file}: format {manifest.get('format')!r:.20}, this version reads {FORMAT}")
+    if manifest["step"] != int(path.name):
+        raise CheckpointError(f"{file}: is of step {manifest['step']}, so this is a copy of another step")
+    return manifest["files"]

@@ -1,23 +1,38 @@
 """metrics.jsonl, one object a line, and TensorBoard if it is asked for."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from bertjax import storage
 from bertjax.config.schema import RunConfig
+from bertjax.console import say
 from bertjax.errors import ConfigError
 
 METRICS = "metrics.jsonl"
+DAMAGED = "metrics.jsonl.damaged"
+"""Where lines go that cannot be read, as they are."""
+
+Line = dict[str, Any]
+"""{"step": int, NAME: a finite number or None}."""
 
 
 class Writer:
     """Appends metrics to WORKDIR/metrics.jsonl and, if `tensorboard`, to WORKDIR/tensorboard."""
 
     def __init__(self, workdir: Path, *, start_step: int, tensorboard: bool) -> None:
-        """Lines after `start_step` are from a run that was cut off, and will be written again: drop them."""
-        path = workdir / METRICS
-        kept = [line for line in read(path) if line["step"] <= start_step]
+        """Lines after `start_step` are from a run that was cut off, and will be written again: drop them.
+
+        Those that cannot be read are set aside.
+        """
+        path, aside = workdir / METRICS, workdir / DAMAGED
+        lines, damaged = _split(path)
+        if damaged:  # first there, then no longer here
+            before = aside.read_bytes() if aside.exists() else b""
+            storage.write(aside, before + b"".join(line + b"\n" for line in damaged))
+            say(f"{path}: set aside in {aside.name}: {_count(damaged)} that cannot be read")
+        kept = [line for line in lines if line["step"] <= start_step]
         storage.write(path, "".join(_line(line) for line in kept))
         self._file = path.open("a", buffering=1)
         self._board = _tensorboard(workdir, start_step) if tensorboard else None
@@ -37,17 +52,47 @@ class Writer:
             self._board.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a line cut short by a crash is left out. NaN, no JSON, is read as None."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line, parse_constant=lambda _: None))
-        except ValueError:
-            break
+def read(path: Path) -> list[Line]:
+    """The lines of a metrics file, without those that cannot be read, of which it is told.
+
+    A last line that a crash cut short is left out. NaN, no JSON, is read as None.
+    """
+    lines, damaged = _split(path)
+    if damaged:
+        say(f"{path}: left out: {_count(damaged)} that cannot be read")
     return lines
+
+
+def _split(path: Path) -> tuple[list[Line], list[bytes]]:
+    """The lines of a metrics file that can be read, and the others."""
+    if not path.is_file():
+        return [], []
+    *whole, rest = path.read_bytes().split(b"\n")
+    lines = [(line, parsed(line)) for line in (*whole, rest) if line.strip()]
+    good = [values for _, values in lines if values is not None]
+    bad = [line for line, values in lines if values is None]
+    if bad and bad[-1] is rest and b"}" not in rest:
+        bad.pop()  # cut short by a crash
+    return good, bad
+
+
+def parsed(line: bytes) -> Line | None:
+    """What a line of a metrics file says; None if it is none that `Writer` wrote."""
+    try:
+        values = json.loads(line.decode(), parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
+        return None
+    return values if all(value is None or _is_number(value) for value in values.values()) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _count(lines: list[bytes]) -> str:
+    return f"{len(lines)} line{'s' * (len(lines) > 1)}"
 
 
 def _line(values: dict[str, Any]) -> str:

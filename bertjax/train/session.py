@@ -103,6 +103,7 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
             f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
             " start in another --workdir"
         )
+    workdir.check_same_run(directory, restored.config, config)  # `going_on` may have asked a step that is damaged
     say(f"{directory}: goes on from step {restored.step}")
     if told := _other_end(restored.config, config):
         say(told)

@@ -34,7 +34,7 @@ def runs(inputs, tmp_path_factory):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
         identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
-        writes.save(1, {"params": params}, identity=identity, rows=8, config=config)
+        writes.save(1, {"params": params, "step": np.int32(1)}, identity=identity, rows=8, config=config)
         writes.close()
         workdir.save_config(root / name, config)
     return root
@@ -115,9 +115,9 @@ def test_the_picture_has_the_curves_of_runs(tmp_path):
     for lines in (
         "",
         '{"step": 1, "loss": 6.0}\n',
-        '{"step": 1, "eval_mlm_loss": 6.0}\n{"step": 2, "eval_mlm_loss": 5.0}\n',
+        '{"step": 1, "eval_mlm_loss": 6.0}\n\xff\n{"step": 2, "eval_mlm_loss": 5.0}\n',
     ):
-        (tmp_path / "run" / "metrics.jsonl").write_text(lines)
+        (tmp_path / "run" / "metrics.jsonl").write_text(lines, encoding="latin-1")
         compare.plot(result, tmp_path / "picture.png")
         heights.append(matplotlib.image.imread(tmp_path / "picture.png").shape[0])
     assert heights[0] == heights[1] < heights[2]

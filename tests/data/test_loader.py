@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from data.damage import flip
 from data.rows import DATA, EXAMPLES, PREPARED, TOKENIZER, N, assert_same, config, packed_keys, rows_of, train_rows
 
 from bertjax.config.schema import DataConfig
@@ -145,6 +146,22 @@ def test_loader_processes_change_nothing(on_disk):
         made.append(rows_of(train_batches(more, prepared, tokenizer, seed=1, run_rows=100, start_row=40), 80))
     assert_same(made[0], made[1])
     assert_same(made[0], made[2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_shard_is_named_by_whoever_reads_it(on_disk, tmp_path, workers):
+    """A loader process opens and checks the data set for itself."""
+    data, prepared, tokenizer = on_disk
+    for path in prepared.directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (shard,) = tmp_path.glob("bertjax-train*")
+    flip(shard, 0.99)  # where ArrayRecord does not look
+    more = DataConfig(**{**vars(data), "loader_workers": workers})
+    iterator = train_batches(more, dataset.load(tmp_path), tokenizer, seed=0)
+    with pytest.raises(DataError) as caught:
+        next(iterator)
+    iterator.close()
+    assert str(caught.value).startswith(f"{shard}: missing or damaged (") and "\n" not in str(caught.value)
 
 
 LOADER = """

@@ -335,7 +335,7 @@ def test_an_imported_model_is_not_a_run_to_go_on_with(inputs, trained, tmp_path)
     config, directory = trained
     state = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model)).state
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
-    writes.save(0, {"params": state}, identity={"tokenizer": "t"}, rows=0, config=config)
+    writes.save(0, {"params": state, "step": np.int32(0)}, identity={"tokenizer": "t"}, rows=0, config=config)
     writes.close()
     with pytest.raises(ConfigError, match=f"holds an imported model.*run.init_from={tmp_path}"):
         pretrain(config, tmp_path)

@@ -1,5 +1,7 @@
 """`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError, NumericError, StorageError
 from bertjax.train import checkpoint
 from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, TEMPORARY, Checkpoints, clean, restore, steps
+from bertjax.train.state import TrainState
 
 IDENTITY = {"data set": "d", "tokenizer": "t"}
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
@@ -17,20 +20,28 @@ SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 
 def state(step):
     key = jax.random.key(step)
-    return {"w": jax.random.normal(key, (64, 64)), "half": jnp.full(3, step, jnp.bfloat16), "step": jnp.int32(step)}
+    params = {"w": jax.random.normal(key, (64, 64)), "half": jnp.full(3, step, jnp.bfloat16)}
+    return TrainState(jnp.int32(step), params, opt_state=())
 
 
 ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SHARDING), state(0))
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
     """Three saves of which the newest two are kept."""
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    directory = tmp_path_factory.mktemp("once")
+    checkpoints = Checkpoints(directory, keep=2)
     for step in (5, 10, 15):
         checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
     checkpoints.close()
-    return tmp_path
+    return directory
+
+
+@pytest.fixture
+def saved(once, tmp_path):
+    """A copy of them."""
+    return shutil.copytree(once, tmp_path, dirs_exist_ok=True)
 
 
 def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
@@ -168,9 +179,88 @@ def test_a_directory_in_the_place_of_a_step_is_named(saved):
     assert (saved / "20" / "my_notes.txt").read_text() == "mine"
 
 
+PARAMS = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0).params)
+READS = {"all": (restore, ABSTRACT), "parameters": (checkpoint.restore_params, PARAMS)}
+
+
+def replaced(directory, step, by):
+    """A step directory is a copy of another."""
+    shutil.rmtree(directory / str(step), ignore_errors=True)
+    shutil.copytree(directory / str(by), directory / str(step))
+
+
+@pytest.mark.parametrize("reads", READS)
+@pytest.mark.parametrize("step", [15, 20, 2024])
+def test_a_copy_of_another_step_is_not_used(saved, step, reads):
+    """In its place or beside it: it is refused, and set aside by a run, which goes on from the one before."""
+    replaced(saved, step, by=10)
+    read, abstract = READS[reads]
+    with pytest.raises(CheckpointError, match=f"{saved}/{step}/{MANIFEST}: is of step 10[^\n]*$"):
+        read(saved, abstract)
+    (line,) = clean(saved)
+    assert f"/{step}/" in line and f"{step}.damaged" in line
+    assert read(saved, abstract).step == (10 if step == 15 else 15)
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_a_state_of_another_step_is_not_used(saved, reads):
+    """Also where the manifest fits it."""
+    shutil.rmtree(saved / "15" / "state")
+    shutil.copytree(saved / "10" / "state", saved / "15" / "state")
+    (saved / "15" / MANIFEST).unlink()
+    checkpoint.write_manifest(saved / "15", 15)
+    read, abstract = READS[reads]
+    with pytest.raises(CheckpointError, match=f"{saved}/15: holds the state of step 10[^\n]*$"):
+        read(saved, abstract)
+
+
+def test_a_copy_makes_no_room(saved):
+    """What a user copied is the user's."""
+    replaced(saved, 1, by=10)
+    checkpoints = Checkpoints(saved, keep=1)
+    checkpoints.save(20, state(20), identity={}, rows=0, config=Config())
+    checkpoints.close()
+    assert sorted(p.name for p in saved.iterdir()) == ["1", "20"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_a_step_says_is_verified_before_it_is_read(saved, damage, monkeypatch):
+    """A config that is damaged is never compared, and never decides what is read."""
+    read, parsed = checkpoint._described, []
+    monkeypatch.setattr(checkpoint, "_described", lambda path: parsed.append(path.name) or read(path))
+    for file in [saved / "15" / item / "metadata" for item in ("config", "identity", "place")]:
+        content = file.read_bytes()
+        DAMAGE[damage](file)
+        found = checkpoint.saved(saved)
+        assert (found.step, found.rows, found.config) == (10, 80, to_dict(Config()))
+        for reads, abstract in READS.values():
+            with pytest.raises(CheckpointError, match=f"{file}: (damaged|missing)[^\n]*$"):
+                reads(saved, abstract)
+        file.write_bytes(content)
+    assert set(parsed) == {"10"}
+    assert checkpoint.saved(saved).step == 15
+    for step in ("10", "15"):
+        flip(saved / step / "config" / "metadata")
+    assert checkpoint.saved(saved) is None
+
+
+def test_no_digit_of_a_manifest_or_a_config_can_change(saved):
+    """One at a time."""
+    for file in (saved / "15" / MANIFEST, saved / "15" / "config" / "metadata"):
+        text = file.read_text()
+        digits = [place for place, character in enumerate(text) if character.isdigit()]
+        for place in digits[:4] + digits[4 :: len(digits) // 40]:
+            file.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
+            with pytest.raises(CheckpointError, match=f"^{file}: [^\n]*$"):
+                checkpoint.verify(saved / "15")
+            assert checkpoint.saved(saved).step == 10
+        file.write_text(text)
+        checkpoint.verify(saved / "15")
+
+
 def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
     with pytest.raises(CheckpointError, match="does not fit"):
-        restore(saved, ABSTRACT | {"more": ABSTRACT["w"]})
+        restore(saved, ABSTRACT.replace(params={"more": ABSTRACT.params["w"]}))
     with pytest.raises(CheckpointError, match="no checkpoint"):
         restore(tmp_path / "none", ABSTRACT)
 
@@ -178,21 +268,21 @@ def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
 def test_what_is_not_finite_is_neither_saved_nor_restored(saved, monkeypatch):
     checkpoints = Checkpoints(saved, keep=3)
     place = {"identity": {}, "rows": 0, "config": Config()}
-    bad = state(20) | {"half": jnp.array([1, jnp.nan, 3], jnp.bfloat16)}
-    with pytest.raises(NumericError, match="step 20: half is no longer finite"):
+    bad = state(20).replace(params={"w": jnp.ones((64, 64)), "half": jnp.array([1, jnp.nan, 3], jnp.bfloat16)})
+    with pytest.raises(NumericError, match="step 20: params/half is no longer finite"):
         checkpoints.save(20, bad, **place)
     assert steps(saved) == [10, 15] and clean(saved) == []
     monkeypatch.setattr(checkpoint.guard, "check_state", lambda *_: None)
     checkpoints.save(20, bad, **place)
     checkpoints.close()
-    with pytest.raises(NumericError, match=f"{saved}/20: half is not finite"):
+    with pytest.raises(NumericError, match=f"{saved}/20: params/half is not finite"):
         restore(saved, ABSTRACT)
 
 
 def test_parameters_come_alone(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     params = {"w": jnp.arange(12.0).reshape(3, 4)}
-    saved_state = {"params": params, "opt_state": {"mu": jnp.ones(5)}, "step": jnp.int32(1)}
+    saved_state = TrainState(jnp.int32(1), params, {"mu": jnp.ones(5)})
     checkpoints.save(1, saved_state, identity=IDENTITY, rows=0, config=Config())
     checkpoints.close()
     plain = {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32)}

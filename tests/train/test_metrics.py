@@ -1,7 +1,9 @@
 """`bertjax.train.metrics`: a log that a crash cannot confuse."""
 
+import json
 import sys
 
+import numpy as np
 import pytest
 
 from bertjax.config.schema import RunConfig
@@ -47,3 +49,103 @@ def test_a_log_with_what_is_no_number_is_read_as_without(tmp_path):
     assert [line["loss"] for line in metrics.read(tmp_path / metrics.METRICS)] == [None, 2.0]
     metrics.Writer(tmp_path, start_step=2, tensorboard=False).close()
     assert "NaN" not in (tmp_path / metrics.METRICS).read_text()
+
+
+def log(steps):
+    """The bytes of a log with a line for each of `steps`, and one of an evaluation at each fourth."""
+    lines = []
+    for step in steps:
+        lines.append({"step": step, "loss": 6.0 / step, "lr": 1e-4 * step, "mfu": None, "tokens_per_second": 31234.5})
+        if step % 4 == 0:
+            lines.append({"step": step, "eval_mlm_loss": 5.5 / step})
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def scratch(content, rng, count):
+    """Some characters of a file are others."""
+    content = bytearray(content)
+    for place in rng.integers(0, len(content), count):
+        content[place] = rng.integers(0, 256)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 200])
+def test_what_can_be_read_stays_and_the_rest_is_set_aside(tmp_path, count, capsys):
+    """No damage costs a line that it did not meet, none stops the run, and no byte of what it met is lost."""
+    rng, whole, path = np.random.default_rng(count), log(range(1, 13)), tmp_path / metrics.METRICS
+    aside = tmp_path / metrics.DAMAGED
+    for _ in range(30):
+        path.write_bytes(scratch(whole, rng, count))
+        lines = path.read_bytes().split(b"\n")
+        intact = [json.loads(line) for line in whole.splitlines() if line in lines]
+        read = metrics.read(path)
+        told = "left out" in capsys.readouterr().err
+        metrics.Writer(tmp_path, start_step=10**9, tensorboard=False).close()
+        assert ("set aside" in capsys.readouterr().err) == aside.exists() == told
+        kept = [line for line in read if line["step"] <= 10**9]
+        assert metrics.read(path) == kept and not capsys.readouterr().err
+        assert [line for line in kept if line in intact] == intact
+        found = aside.read_bytes() if aside.exists() else b""
+        assert all(line in found or metrics.parsed(line) in read for line in lines[:-1] if line.strip())
+        aside.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe\x00",
+        b'{"step": 5, "loss": 2.0\xe9}',
+        b'{"step": 5, "loss": 1e999}',
+        b'{"step": 5, "loss": 1' + b"0" * 400 + b"}",
+        b'{"step": 5, "loss": "2.0"}',
+        b'{"step": 5, "loss": [2.0]}',
+        b'{"step": 5, "loss": true}',
+        b'{"step": 5.0, "loss": 2.0}',
+        b'{"step": "5", "loss": 2.0}',
+        b'{"step": -5, "loss": 2.0}',
+        b'{"stfp": 5, "loss": 2.0}',
+        b"[5, 2.0]",
+        b"null",
+        b"[" * 100_000,
+        b"1" * 5000,
+        b'{"step": 5, "loss": 2.0}{"step": 6, "loss": 1.0}',
+        '{"step": 5, "loss": 2.0}'.encode("utf-16-le"),
+    ],
+    ids=lambda line: ascii(line[:30]),
+)
+def test_a_line_that_is_none_of_ours_is_set_aside(tmp_path, line, capsys):
+    """Whatever stands there: those before and after it are kept, it is not lost, and no reader trips over it."""
+    path = tmp_path / metrics.METRICS
+    path.write_bytes(log([1, 2]) + line + b"\n" + log([3, 4]))
+    assert [found["step"] for found in metrics.read(path)] == [1, 2, 3, 4, 4]
+    assert f"{path}: left out: 1 line that cannot be read" in capsys.readouterr().err
+    assert path.read_bytes() == log([1, 2]) + line + b"\n" + log([3, 4])  # who reads it may not hold the lock
+    metrics.Writer(tmp_path, start_step=3, tensorboard=False).close()
+    (told,) = capsys.readouterr().err.splitlines()
+    assert str(path) in told and metrics.DAMAGED in told
+    assert path.read_bytes() == log([1, 2, 3])
+    assert (tmp_path / metrics.DAMAGED).read_bytes() == line + b"\n"
+
+
+def test_what_was_set_aside_before_stays(tmp_path):
+    for text in (b"one", b"two\xff"):
+        (tmp_path / metrics.METRICS).write_bytes(text + b"\n" + log([1]))
+        metrics.Writer(tmp_path, start_step=1, tensorboard=False).close()
+    assert (tmp_path / metrics.DAMAGED).read_bytes() == b"one\ntwo\xff\n"
+    assert (tmp_path / metrics.METRICS).read_bytes() == log([1])
+
+
+@pytest.mark.parametrize("end", [b"", b'{"step": 5, "lo', b"\0" * 512, b"\n"])
+def test_a_log_that_a_crash_cut_short_is_not_damaged(tmp_path, end, capsys):
+    (tmp_path / metrics.METRICS).write_bytes(log([1, 2]) + end)
+    metrics.Writer(tmp_path, start_step=9, tensorboard=False).close()
+    assert (tmp_path / metrics.METRICS).read_bytes() == log([1, 2])
+    assert not (tmp_path / metrics.DAMAGED).exists() and not capsys.readouterr().err
+
+
+def test_a_last_line_whose_end_is_damaged_is_set_aside(tmp_path):
+    """It was written whole: a crash cuts before the brace."""
+    (tmp_path / metrics.METRICS).write_bytes(log([1, 2])[:-1] + b"*")
+    metrics.Writer(tmp_path, start_step=9, tensorboard=False).close()
+    assert (tmp_path / metrics.METRICS).read_bytes() == log([1])
+    assert (tmp_path / metrics.DAMAGED).read_bytes() == log([2])[:-1] + b"*\n"

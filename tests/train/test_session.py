@@ -1,5 +1,7 @@
 """`bertjax.train.session`: begun, gone on with, done, and refused where the run is another."""
 
+import shutil
+
 import numpy as np
 import pytest
 import toy
@@ -88,13 +90,70 @@ def test_what_a_run_learns_from_may_not_change(half):
         toy.train(half, override(toy.CONFIG, run={"steps": 99}), identity={"data set": "cosines"})
 
 
+def test_the_config_that_is_compared_is_that_of_the_step_that_is_restored(half, tmp_path, capsys):
+    """One that is damaged says nothing: neither that the run was another, nor that it may be another now."""
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    steps = checkpoint.steps(tmp_path / "checkpoints")
+    file = tmp_path / "checkpoints" / str(steps[-1]) / "config" / "metadata"
+    whole = file.read_bytes()
+    longer = override(toy.CONFIG, run={"steps": steps[-1] + 3})
+    other = override(longer, optim={"lr": 0.5})
+    assert b'"lr":0.3' in whole.replace(b" ", b"")
+    for damaged in (whole.replace(b"0.3", b"0.4"), whole.replace(b"0.3", b"0.5"), whole[:20]):
+        file.write_bytes(damaged)
+        assert session.going_on(longer, tmp_path)
+        for ask in (session.going_on, lambda config, directory: toy.train(directory, config)):
+            with pytest.raises(ConfigError, match=r"^optim\.lr = 0\.5: the run in .* has 0\.3; restore it[^\n]*$"):
+                ask(other, tmp_path)
+        (tmp_path / "checkpoints" / f"{steps[-1]}.damaged").rename(tmp_path / "checkpoints" / str(steps[-1]))
+    capsys.readouterr()
+    assert toy.train(tmp_path, longer)
+    shown = capsys.readouterr().err
+    assert f"{steps[-1]}.damaged" in shown and f"goes on from step {steps[-2]}" in shown
+
+
+def test_a_copy_of_an_earlier_step_is_not_gone_on_with(half, tmp_path, capsys):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    checkpoints = tmp_path / "checkpoints"
+    first, last = checkpoint.steps(checkpoints)[-2:]
+    shutil.rmtree(checkpoints / str(last))
+    shutil.copytree(checkpoints / str(first), checkpoints / str(last))
+    assert toy.train(tmp_path, override(toy.CONFIG, run={"steps": last}))
+    shown = capsys.readouterr().err
+    assert f"is of step {first}" in shown and f"goes on from step {first}" in shown
+    before, after = (
+        [(line["step"], line["loss"]) for line in metrics.read(directory / metrics.METRICS) if "loss" in line]
+        for directory in (half, tmp_path)
+    )
+    assert before[:last] == after
+
+
+def test_a_damaged_log_costs_a_run_nothing_but_the_line(half, tmp_path, capsys):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / metrics.METRICS
+    before = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*before[:4], before[4].replace(b":", b"\xff", 1), *before[5:]]))
+    done = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    assert toy.train(tmp_path, override(toy.CONFIG, run={"steps": done + 1}))
+    assert f"{log}: set aside in {metrics.DAMAGED}: 1 line" in capsys.readouterr().err
+    after = log.read_bytes().splitlines(keepends=True)
+    assert after[: len(before) - 1] == before[:4] + before[5:] and len(after) == len(before) + 1
+    assert (tmp_path / "curves.png").exists()
+
+
 def test_what_is_there_already(half, tmp_path):
     assert session.going_on(toy.CONFIG, half)
     assert not session.going_on(toy.CONFIG, tmp_path)
     with pytest.raises(ConfigError, match="optim.lr = 0.5"):
         session.going_on(override(toy.CONFIG, optim={"lr": 0.5}), half)
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
-    writes.save(0, {"params": {"slope": np.float32(1.0)}}, identity={"tokenizer": "t"}, rows=0, config=toy.CONFIG)
+    writes.save(
+        0,
+        {"params": {"slope": np.float32(1.0)}, "step": np.int32(0)},
+        identity={"tokenizer": "t"},
+        rows=0,
+        config=toy.CONFIG,
+    )
     writes.close()
     with pytest.raises(ConfigError, match="holds an imported model, not a run"):
         session.going_on(toy.CONFIG, tmp_path)

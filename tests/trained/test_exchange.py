@@ -52,8 +52,8 @@ def test_only_the_parameters_are_written(vocabulary, tmp_path):
 
 def test_the_card_names_no_place(vocabulary, tmp_path):
     made = import_directory(directories.write(tmp_path / "hf", tokenizer=vocabulary), tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text(
-        '{"step": 1, "eval_mlm_loss": 3.5}\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(
+        b'{"step": 1, "eval_mlm_loss": 3.5}\n\xff\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
     )
     places = {"source": (str(tmp_path / "source"),), "prepared": str(tmp_path / "prepared")}
     config = override(made, data=places, run={"init_from": str(tmp_path / "hf")})
@@ -142,7 +142,13 @@ def test_weights_that_are_no_numbers_go_nowhere(vocabulary, tmp_path, capsys, mo
         params["encoder"]["embeddings"]["word"][3, 1] = np.nan
         digest = tokenizer.load(vocabulary, lower_case=True).digest
         writes = checkpoint.Checkpoints(work / "checkpoints", keep=2)
-        writes.save(1, {"params": params}, identity={"data set": "", "tokenizer": digest}, rows=0, config=made)
+        writes.save(
+            1,
+            {"params": params, "step": np.int32(1)},
+            identity={"data set": "", "tokenizer": digest},
+            rows=0,
+            config=made,
+        )
         writes.close()
     name = "bert.embeddings.word_embeddings.weight"
     stored = directories.stored(source)
