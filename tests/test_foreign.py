@@ -1,8 +1,7 @@
 """A model directory that somebody else made, whatever is in it: it loads, or an error in lines, and never a traceback,
 a hang or an end of the process.
 
-The short form tries some damages of each kind of file. The whole form, marked `long`, tries all: more than a thousand
-files in a few minutes.
+The short form tries some damages of each kind of file; the whole form, marked `long`, tries all.
 """
 
 import json
