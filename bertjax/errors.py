@@ -45,4 +45,9 @@ PREEMPTED = 75
 
 def one_line(problem: object) -> str:
     """The text of an error of another library as part of a message: without line breaks, at most 200 characters."""
-    return " ".join(str(problem).split())[:200] or type(problem).__name__
+    return printable(" ".join(str(problem).split())[:200]) or type(problem).__name__
+
+
+def printable(text: str) -> str:
+    """A text that somebody else wrote, as a terminal can take it: what would move its cursor is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

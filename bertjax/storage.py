@@ -1,19 +1,32 @@
-"""Files and directories that appear whole or not at all, their checksums, and who may write where."""
+"""Files and directories that appear whole or not at all, their checksums, and who may write where.
+
+What somebody else may have made or changed is read by `opened` and `read`: nothing but regular files, since a pipe has
+no end and a device no size, and only as SHA256SUMS beside it records them, where that is.
+"""
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import tempfile
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from bertjax.errors import StorageError
+
+SUMS = "SHA256SUMS"
+"""What `sha256sum` writes and `sha256sum -c` checks: the SHA-256 and the name of each file of a directory."""
+_SUMS_LIMIT = 1_000_000  # bytes
 
 
 def checksum(path: Path) -> dict[str, int]:
@@ -54,6 +67,61 @@ def write(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A file to read, if it is a regular one and what SHA256SUMS beside it records, where that names it.
+
+    Raises OSError whose `strerror` says what is wrong. A recorded file is read once for its SHA-256 alone: 1 s a GB.
+    """
+    with _regular(path) as file:
+        recorded = _recorded(path)
+        if recorded and hashlib.file_digest(file, "sha256").hexdigest() != recorded:
+            fix = "where the change is meant, take its line out of there"
+            raise OSError(errno.EBADMSG, f"it is not the file that {SUMS} beside it records; {fix}", str(path))
+        file.seek(0)
+        yield file
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The content of a file that may have at most `limit` bytes. Raises OSError as `opened` does."""
+    with opened(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+    return content
+
+
+def write_sums(directory: Path, names: Iterable[str]) -> None:
+    """Record the SHA-256 of these files of a directory, whole or not at all. Raises OSError where that fails."""
+    lines = []
+    for name in sorted(names):
+        with (directory / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    write(directory / SUMS, "".join(lines))
+
+
+def _recorded(path: Path) -> str | None:
+    """The SHA-256 that SHA256SUMS beside a file has for it, in hex; None if it has none, or is not there."""
+    try:
+        with _regular(path.with_name(SUMS)) as file:
+            lines = file.read(_SUMS_LIMIT).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OSError(error.errno, f"{SUMS} beside it: {error.strerror}", str(path)) from None
+    found = (re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line) for line in lines)
+    return next((match[1].lower() for match in found if match and match[2] == path.name), None)
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[BufferedReader]:
+    # Without O_NONBLOCK, the opening of a pipe waits for somebody to write into it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield file
 
 
 @contextlib.contextmanager

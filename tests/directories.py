@@ -90,6 +90,7 @@ def write(directory, kind="bert", **changes):
     config, params = ours(kind)
     settings = {"config": config, "params": params, "tokenizer": None, "lower_case": True, "card": {}} | changes
     write_directory(directory, **settings)
+    (directory / "SHA256SUMS").unlink()  # as of a directory that another program wrote
     return directory
 
 

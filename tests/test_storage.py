@@ -1,7 +1,10 @@
 """`bertjax.storage`: whole or not at all, and one at a time."""
 
+import hashlib
 import json
 import os
+import shutil
+import subprocess
 import zlib
 
 import pytest
@@ -85,3 +88,42 @@ def test_a_new_directory_takes_nobody_elses_place(tmp_path):
     with storage.new_directory(tmp_path / "new") as partial:
         (partial / "file").write_text("x")
     assert (mine / "notes.txt").read_text() == "mine"
+
+
+def test_only_regular_files_of_a_sane_size_are_read(tmp_path):
+    """The others would be waited for, or read, for ever."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1234")
+    assert storage.read(path, 4) == b"1234"
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        storage.read(path, 3)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "link").symlink_to(path)
+    assert storage.read(tmp_path / "link", 4) == b"1234"
+    for name, problem in (("pipe", "no regular file"), ("device", "no regular file"), (".", "directory"), ("no", "No")):
+        with pytest.raises(OSError, match=problem):
+            storage.read(tmp_path / name, 4)
+
+
+def test_a_file_that_is_recorded_must_be_that_file(tmp_path):
+    for name in ("a", "b c", "not recorded"):
+        (tmp_path / name).write_text(name)
+    storage.write_sums(tmp_path, ["b c", "a"])
+    command = ["sha256sum", "--check", "--strict", storage.SUMS]
+    if shutil.which(command[0]):
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True).stdout == b"a: OK\nb c: OK\n"
+    assert [storage.read(tmp_path / name, 99) for name in ("a", "b c")] == [b"a", b"b c"]
+    for name in ("a", "b c"):
+        (tmp_path / name).write_text(name.upper())
+        with pytest.raises(OSError, match=f"not the file that {storage.SUMS}"):
+            storage.read(tmp_path / name, 99)
+    (tmp_path / "not recorded").write_text("x")
+    assert storage.read(tmp_path / "not recorded", 99) == b"x"
+    # As sha256sum writes it of binary files; what is no such line says nothing.
+    (tmp_path / storage.SUMS).write_text(f"# mine\n{hashlib.sha256(b'A').hexdigest().upper()} *a\n00  a\n")
+    assert storage.read(tmp_path / "a", 99) == b"A"
+    (tmp_path / storage.SUMS).unlink()
+    os.mkfifo(tmp_path / storage.SUMS)
+    with pytest.raises(OSError, match=f"{storage.SUMS} beside it: it is no regular file"):
+        storage.read(tmp_path / "a", 99)

@@ -1,6 +1,7 @@
 """The command line -> a validated config and the values of a command's flags. Every mistake in it is in one report."""
 
 import difflib
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def new_file(*endings: str) -> Callable[[str], Path]:
             raise ValueError(f"the folder {path.parent} does not exist; create it, or name another")
         if not text or path.is_dir():
             raise ValueError("must be a file")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError("cannot be written; check its permissions, or name another")
         return path
 
     return read

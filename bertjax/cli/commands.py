@@ -48,6 +48,9 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
     from bertjax import storage
     from bertjax.tasks import inputs
 
+    if config.data.holdout == 0.0:
+        fix = "pretrain and evaluate need held-out documents; set it to 0.01, or to less"
+        raise ConfigError(f"data.holdout = 0.0: {fix}")
     chosen = None
     if runner == "beam":
         from bertjax.corpus import beam

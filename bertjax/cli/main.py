@@ -9,7 +9,7 @@ import textwrap
 from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS, ReadEnough, show
 from bertjax.console import attach, say
-from bertjax.errors import ConfigError, StorageError, UserError
+from bertjax.errors import ConfigError, StorageError, UserError, printable
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> None:
         code = _dispatch(arguments)
     except UserError as error:
         for line in str(error).splitlines():
-            say(f"bertjax: {line}")
+            say(f"bertjax: {printable(line)}")
         code = error.exit_code
     except ReadEnough:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
         place, problem = error.filename or "input or output", error.strerror or error
-        say(f"bertjax: {place}: {problem}; check the disk, the path and its permissions")
+        say(f"bertjax: {printable(str(place))}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
     except KeyboardInterrupt:
         say("bertjax: interrupted")

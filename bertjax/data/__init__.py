@@ -1,6 +1,7 @@
 """A prepared data set -> batches, at training time. NumPy only: nothing here makes a JAX array.
 
 tokenizer    text to ids and back: SentencePiece, WordPiece, tokenizer.json
+trial        a tokenizer that nobody has tried, tried in a process of its own
 dataset      the prepared data set on disk: its format, opening and verifying it
 records      its records, in shards that are checked before their use
 planning     which stretches of a split each example of an epoch holds

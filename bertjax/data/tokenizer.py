@@ -15,10 +15,12 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
+from bertjax import storage
 from bertjax.errors import DataError, one_line
 
 SUFFIXES = (".model", ".txt", ".json")
 """Of the files that `load` reads."""
+SIZE_LIMIT = 100_000_000  # bytes; the largest published tokenizer.json has a third of that
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,34 @@ def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
     enough for each worker to call.
 
     A `.json` says itself what happens to case, so `lower_case` means nothing to it. Raises DataError for a file that is
-    missing, empty, damaged, of another kind, or without the special pieces.
+    missing, empty, damaged, of another kind, or without the special pieces. The libraries that read it are native code:
+    a file that nobody has tried may end the process, and goes through `bertjax.data.trial` first.
+    """
+    return parse(path, contents(path), lower_case=lower_case)
+
+
+def contents(path: str | Path) -> bytes:
+    """The bytes of a tokenizer file. Raises DataError for one that is missing, empty or too large, no regular file, or
+    not the one that SHA256SUMS beside it records.
     """
     path = Path(path)
-    makers: tuple[Callable[[Path, bytes, bool], Tokenizer], ...] = (_SentencePiece, _WordPiece, _Json)
-    kinds = dict(zip(SUFFIXES, makers, strict=True))
-    if path.suffix not in kinds:
+    if path.suffix not in SUFFIXES:
         ends = ".model (SentencePiece), .txt (WordPiece) or .json (of the tokenizers library)"
         raise DataError(f"data.tokenizer = {str(path)!r}: must end in {ends}")
     try:
-        content = path.read_bytes()
+        content = storage.read(path, SIZE_LIMIT)
     except OSError as error:
         fix = "train one with `bertjax tokenizer` or name a .model, .txt or .json file"
         raise DataError(f"data.tokenizer = {str(path)!r}: cannot be read ({error.strerror}); {fix}") from None
     if not content.strip():  # SentencePiece would load it without a word
         raise DataError(f"data.tokenizer = {str(path)!r}: the file is empty; copy or train it again")
-    return kinds[path.suffix](path, content, lower_case)
+    return content
+
+
+def parse(path: str | Path, content: bytes, *, lower_case: bool) -> Tokenizer:
+    """The tokenizer of a file with this content. Raises DataError as `load` does."""
+    makers: tuple[Callable[[Path, bytes, bool], Tokenizer], ...] = (_SentencePiece, _WordPiece, _Json)
+    return dict(zip(SUFFIXES, makers, strict=True))[Path(path).suffix](Path(path), content, lower_case)
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -247,6 +261,7 @@ class _Json:
 
     def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
         del lower_case  # see `load`
+        self._path = path
         try:
             kind, self._tokenizer = _parse_json(content)
         except Exception as error:  # the library raises nothing more special
@@ -277,7 +292,14 @@ class _Json:
             self._meant[list(astuple(self.special))] = self.special.unk
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
+            fix = "copy the file again, or name another"
+            problem = f"its library fails at a text ({one_line(error)})"
+            raise DataError(f"data.tokenizer = {str(self._path)!r}: {problem}; {fix}") from None
         ids_n, lengths = _flat([encoding.ids for encoding in encoded])
         return self._meant[ids_n], lengths
 
@@ -293,8 +315,11 @@ def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
     steps = split["pretokenizers"] if split and split["type"] == "Sequence" else [split]
     if kind not in _SPELLED or (kind == "BPE" and not any(step and step["type"] == "ByteLevel" for step in steps)):
         raise ValueError(f"its model is {kind}, split by {', '.join(step['type'] for step in steps if step) or 'none'}")
-    if kind == "WordLevel" and model.get("unk_token") not in model["vocab"]:  # the library would fail at such a word
+    # The library would fail at the first word that it does not know.
+    if kind in ("WordLevel", "WordPiece") and model.get("unk_token") not in model["vocab"]:
         raise ValueError("its model.unk_token is not in its vocabulary")
+    if kind == "Unigram" and model.get("unk_id") is None:
+        raise ValueError("its model.unk_id is missing")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):  # ids at random; pieces not of bytes
         if model.get(name) and not (kind == "WordPiece" and model[name] == "##"):
             raise ValueError(f"its model.{name} is set")

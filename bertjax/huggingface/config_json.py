@@ -1,6 +1,5 @@
 """config.json of transformers: the model that it describes, and the one that describes a model."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +120,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 """Fields that may say nothing else: it would be a function that `bertjax.model.network` does not compute."""
 MAX_LAYERS = 1000
+LARGEST = 3.4e38  # what float32 holds
 PAD = {"bert": 0, "roberta": 1, "albert": 0, "distilbert": 0, "modernbert": 50283, "nomic_bert": 0}
 """`pad_token_id` of each family where config.json says nothing."""
 CLASSES = {
@@ -288,6 +288,7 @@ def _modernbert_layers(fields: dict[str, Any], values: dict[str, Any]) -> tuple[
     bases = {}
     for kind, base in _BASES.items():
         told = rope.get(kind) or {} if isinstance(rope, dict) else {}
+        told = told if isinstance(told, dict) else {"rope_theta": told}
         bases[kind] = told.get("rope_theta", old[kind] or base)
         errors += _rope_errors(kind, told, bases[kind])
     if errors:
@@ -319,7 +320,7 @@ def _rope_errors(name: str, told: dict[str, Any], base: Any) -> list[str]:
     errors = []
     if told.get("rope_type", "default") != "default":
         errors.append(f"rope_parameters, {name}: rope_type = {told['rope_type']!r:.60}: only 'default' is supported")
-    if type(base) not in (int, float) or not 1 <= base < math.inf:
+    if type(base) not in (int, float) or not 1 <= base <= LARGEST:
         errors.append(f"rope_parameters, {name}: rope_theta = {base!r:.60}: must be a number, at least 1")
     return errors
 
@@ -345,7 +346,7 @@ def _fault(field: str, value: Any) -> str:
         return "" if known else f"must be one of {', '.join(ACTIVATIONS)}"
     if kind is int:
         return "" if type(value) is int and 0 < value < 2**31 else "must be a whole number, at least 1"
-    most = 1.0 if "dropout" in field else math.inf
+    most = 1.0 if "dropout" in field else LARGEST
     fits = type(value) in (int, float) and 0 <= value < most
     return "" if fits else f"must be a number, at least 0 and below {most}"
 

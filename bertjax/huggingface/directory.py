@@ -4,6 +4,7 @@ config.json, model.safetensors, the tokenizer's files, those of sentence encoder
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def read(directory: Path) -> Contents:
     not belong together; everything that is wrong with the names is in one error.
     """
     path = directory / CONFIG
+    if not directory.exists():
+        raise CheckpointError(absent(directory))
     values = read_json(path)
     family = values.get("model_type")
     if not isinstance(family, str) or family not in names.FAMILIES:
@@ -51,6 +54,16 @@ def read(directory: Path) -> Contents:
     config, params, fresh, classifier = read_weights(directory, family, config, first_position)
     tokenizer, lower_case = find_tokenizer(directory)
     return Contents(config, params, fresh, classifier, family, tokenizer, lower_case)
+
+
+def absent(directory: Path) -> str:
+    """What to say of a model directory that does not exist: most likely it is the name of a model of the hub."""
+    name = str(directory)
+    told = f"{name}: there is no such directory here, and nothing is downloaded"
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        return f"{told}; name a directory with a model"
+    local = name.rpartition("/")[2]
+    return f"{told}; get it from the hub with `hf download {name} --local-dir={local}`, and name {local}"
 
 
 def write(
@@ -84,3 +97,4 @@ def write(
         for name, content in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(content)
+        storage.write_sums(partial, files.keys() - {"README.md"})  # which is for people to change

@@ -6,6 +6,7 @@ tensor is loaded, and a file that lies about its sizes costs nothing.
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from bertjax import storage
 from bertjax.errors import CheckpointError, NumericError
 
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
@@ -39,9 +41,7 @@ class Tensor:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises CheckpointError if there is none."""
     try:
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"has more than {JSON_LIMIT:,} bytes")
-        return parse_object(path.read_bytes())
+        return parse_object(storage.read(path, JSON_LIMIT))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); name a directory with a model") from None
     except (ValueError, RecursionError) as error:
@@ -68,9 +68,9 @@ def tensors(directory: Path) -> list[Tensor]:
 
     Raises CheckpointError for a file that is missing, damaged or not safetensors, and for a shard outside `directory`.
     """
-    if (directory / WEIGHTS).is_file():
+    if os.path.lexists(directory / WEIGHTS):
         return _header(directory / WEIGHTS)
-    if not (directory / INDEX).is_file():
+    if not os.path.lexists(directory / INDEX):
         pickles = [p.name for p in sorted(directory.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")]
         if pickles:
             raise CheckpointError(
@@ -120,7 +120,7 @@ def dump(tensors: dict[str, np.ndarray]) -> bytes:
 def _load(tensor: Tensor) -> np.ndarray:
     dtype, count = DTYPES[tensor.dtype], math.prod(tensor.shape)
     try:
-        with tensor.file.open("rb") as file:
+        with tensor.file.open("rb") as file:  # whose header was read, and no pipe
             file.seek(tensor.start)
             data = file.read(count * dtype.itemsize)
         return np.frombuffer(data, dtype, count).reshape(tensor.shape).astype(np.float32)
@@ -131,8 +131,8 @@ def _load(tensor: Tensor) -> np.ndarray:
 def _header(path: Path) -> list[Tensor]:
     """The tensors of a file, which must fill it without gap or overlap, as the format asks."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with storage.opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(HEADER_LIMIT, size - 8):
                 raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 
 from bertjax.config.schema import ModelConfig
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import DataError
+from bertjax.errors import CheckpointError, DataError
 from bertjax.huggingface.safetensors import read_json
 
 CONFIG = "tokenizer_config.json"
+FILES = ("vocab.txt", "spiece.model", "tokenizer.json")
+"""Of which the first that is there holds the tokenizer."""
 
 
 def find_tokenizer(directory: Path) -> tuple[Path | None, bool]:
@@ -25,9 +28,12 @@ def find_tokenizer(directory: Path) -> tuple[Path | None, bool]:
     a damaged tokenizer_config.json.
     """
     settings = directory / CONFIG
-    lower_case = not settings.exists() or read_json(settings).get("do_lower_case") is not False
-    files = (directory / name for name in ("vocab.txt", "spiece.model", "tokenizer.json"))
-    return next((file for file in files if file.is_file()), None), lower_case
+    told = read_json(settings).get("do_lower_case") if os.path.lexists(settings) else None
+    if not isinstance(told, bool | None):
+        raise CheckpointError(f"{settings}: do_lower_case = {told!r:.60}: must be true or false")
+    files = (directory / name for name in FILES)
+    # A file that cannot be read is there all the same: another must not be taken in its place.
+    return next((file for file in files if os.path.lexists(file)), None), told is not False
 
 
 def tokenizer_files(source: Path, tokenizer: Tokenizer, config: ModelConfig, lower_case: bool) -> dict[str, bytes]:

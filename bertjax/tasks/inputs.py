@@ -12,10 +12,9 @@ from bertjax.corpus import alphabets, prepare
 from bertjax.corpus import units as corpus
 from bertjax.corpus.doubts import doubts
 from bertjax.corpus.train_tokenizer import train_sentencepiece
-from bertjax.data import dataset
-from bertjax.data.tokenizer import Tokenizer, check_vocabulary
-from bertjax.data.tokenizer import load as load_tokenizer
-from bertjax.errors import ConfigError, DataError
+from bertjax.data import dataset, trial
+from bertjax.data.tokenizer import Tokenizer, check_vocabulary, contents
+from bertjax.errors import ConfigError, DataError, StorageError
 from bertjax.progress import Progress
 from bertjax.train import workdir
 
@@ -45,6 +44,8 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
             say(f"{path}: {unknown:.0%} of the pieces of this text are unknown; {fix}")
     else:
         train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=data.lower_case, seed=config.run.seed)
+    if not data.tokenizer:  # else the directory is not ours
+        storage.write_sums(path.parent, [path.name])
     say(f"{path}: {vocab_size} pieces")
     return path
 
@@ -60,8 +61,11 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
     Raises ConfigError if one that was made with other settings is in its place.
     """
     path, target = workdir.tokenizer_path(directory, config.data), workdir.prepared_path(directory, config.data)
-    digest = load_tokenizer(path, lower_case=config.data.lower_case).digest
+    digest = trial.load(path, lower_case=config.data.lower_case).digest
     if target.is_dir() and any(target.iterdir()):
+        if not (target / dataset.METADATA).exists():
+            fix = "move it away, or set data.prepared to another directory"
+            raise StorageError(f"{target}: holds something else than a data set; {fix}")
         prepared = dataset.load(target)
         if not dataset.matches(prepared, config.data, digest):
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
@@ -91,9 +95,12 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
 
 def open_data(config: Config, directory: Path) -> tuple[Tokenizer, dataset.Prepared]:
     """The tokenizer and the prepared data set of a run. Raises DataError if one is missing or they do not fit."""
-    tokenizer = load_tokenizer(workdir.tokenizer_path(directory, config.data), lower_case=config.data.lower_case)
-    check_vocabulary(tokenizer, config.model.vocab_size)
+    path = workdir.tokenizer_path(directory, config.data)
+    content = contents(path)  # before the data set is missed: without a tokenizer there can be none
     prepared = dataset.load(workdir.prepared_path(directory, config.data))
+    known = prepared.tokenizer_digest
+    tokenizer = trial.parse(path, content, lower_case=config.data.lower_case, known=known)
+    check_vocabulary(tokenizer, config.model.vocab_size)
     dataset.check_tokenizer(prepared, tokenizer)
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
     told = ("lower_case",) if config.data.prepared else dataset.SETTINGS

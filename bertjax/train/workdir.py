@@ -20,6 +20,7 @@ from bertjax.config.schema import Config, DataConfig
 from bertjax.errors import ConfigError
 
 CONFIG = "config.json"
+_SIZE_LIMIT = 10_000_000  # bytes
 
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
@@ -36,10 +37,13 @@ def prepared_path(workdir: Path, data: DataConfig) -> Path:
 def load_config(workdir: Path) -> Config:
     """The config that a run in `workdir` was started with. Raises ConfigError if there is none, or it is damaged."""
     try:
-        values = json.loads((workdir / CONFIG).read_text())
+        values = json.loads(storage.read(workdir / CONFIG, _SIZE_LIMIT))
     except FileNotFoundError:
         raise ConfigError(f"{workdir / CONFIG}: not found; name a recipe with --config, or another --workdir") from None
-    except ValueError as error:
+    except OSError as error:
+        fix = "restore it, or name another --workdir"
+        raise ConfigError(f"{workdir / CONFIG}: cannot be read ({error.strerror}); {fix}") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{workdir / CONFIG}: is not JSON ({error}); restore it, or name another --workdir") from None
     try:
         return from_dict(values)

@@ -11,8 +11,8 @@ from bertjax import storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.config.schema import Config
 from bertjax.console import say
+from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, check_vocabulary
-from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError
 from bertjax.huggingface.directory import Contents, read, write
 from bertjax.model.network import abstract_params
@@ -37,11 +37,12 @@ def import_directory(source: Path, directory: Path) -> Config:
         if found.tokenizer is None or found.tokenizer.suffix not in SUFFIXES:
             known = ", ".join(SUFFIXES)
             raise DataError(f"{source}: has no tokenizer file ({known}) that can be read; add the one it came with")
-        tokenizer = load_tokenizer(found.tokenizer, lower_case=found.lower_case)
+        tokenizer = trial.load(found.tokenizer, lower_case=found.lower_case)
         config = _config(found, directory / "tokenizer" / found.tokenizer.name)
         check_vocabulary(tokenizer, config.model.vocab_size)
         (partial / "tokenizer").mkdir()
         shutil.copyfile(found.tokenizer, partial / "tokenizer" / found.tokenizer.name)
+        storage.write_sums(partial / "tokenizer", [found.tokenizer.name])
         identity = {"data set": "", "tokenizer": tokenizer.digest, "teacher": ""}
         state = TrainState(step=np.zeros([], np.int32), params=found.params, opt_state=())  # type: ignore[arg-type]
         saves = checkpoint.Checkpoints(partial / "checkpoints", keep=1)
@@ -79,7 +80,8 @@ def export_directory(config: Config, directory: Path, out: Path) -> int:
     """
     restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model))
     path = workdir.tokenizer_path(directory, config.data)
-    check_restored(config, directory, restored, load_tokenizer(path, lower_case=config.data.lower_case))
+    tokenizer = trial.load(path, lower_case=config.data.lower_case, known=restored.identity["tokenizer"])
+    check_restored(config, directory, restored, tokenizer)
     shown = to_dict(config)
     card: dict[str, Any] = {
         "bertjax": version("bertjax"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import ConfigError, NumericError
+from bertjax.errors import ConfigError, NumericError, printable
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 from bertjax.trained.load import word_tokenizer
@@ -94,11 +94,6 @@ def _best(logits_PV: np.ndarray, tokenizer: Tokenizer, top: int) -> list[list[tu
     probs_PV = probs_PV[:, : tokenizer.vocab_size]  # the word table may have rows that stand for no piece
     best_PT = np.argsort(-probs_PV, axis=-1, kind="stable")[:, :top]
     return [
-        [(_shown(tokenizer.pieces[i]), float(probs_V[i])) for i in best_T]
+        [(printable(tokenizer.pieces[i]), float(probs_V[i])) for i in best_T]
         for probs_V, best_T in zip(probs_PV, best_PT, strict=True)
     ]
-
-
-def _shown(piece: str) -> str:
-    """A piece as a terminal can take it: a foreign vocabulary may hold what moves its cursor or hides its text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in piece)

@@ -1,14 +1,15 @@
 """A trained model wherever it lies, in a work directory or in a Hugging Face directory; on the host."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertjax.config.schema import ComputeConfig, Config, ModelConfig
+from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, Tokenizer, check_vocabulary
-from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import CheckpointError, DataError
-from bertjax.huggingface.directory import read
+from bertjax.huggingface.directory import absent, read
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
 
@@ -32,7 +33,9 @@ def load(path: str | Path) -> Trained:
     path = Path(path).expanduser()
     if (path / "checkpoints").is_dir():
         return _of_workdir(path)
-    if (path / "config.json").is_file():
+    if not path.exists():
+        raise CheckpointError(absent(path))
+    if os.path.lexists(path / "config.json"):
         return _of_hugging_face(path)
     raise CheckpointError(f"{path}: neither a work directory with checkpoints nor a Hugging Face directory; name one")
 
@@ -63,7 +66,8 @@ def check_restored(config: Config, directory: Path, restored: checkpoint.Restore
 def _of_workdir(path: Path) -> Trained:
     config = workdir.load_config(path)
     restored = checkpoint.restore_params(path / "checkpoints", abstract_params(config.model))
-    tokenizer = load_tokenizer(workdir.tokenizer_path(path, config.data), lower_case=config.data.lower_case)
+    known, place = restored.identity["tokenizer"], workdir.tokenizer_path(path, config.data)
+    tokenizer = trial.load(place, lower_case=config.data.lower_case, known=known)
     check_vocabulary(tokenizer, config.model.vocab_size)
     check_restored(config, path, restored, tokenizer)
     compute = ComputeConfig(dtype=config.compute.dtype)
@@ -74,7 +78,7 @@ def _of_hugging_face(path: Path) -> Trained:
     found = read(path)
     tokenizer = None
     if found.tokenizer and found.tokenizer.suffix in SUFFIXES:
-        tokenizer = load_tokenizer(found.tokenizer, lower_case=found.lower_case)
+        tokenizer = trial.load(found.tokenizer, lower_case=found.lower_case)
         if tokenizer.vocab_size > found.config.vocab_size:
             pieces, rows = tokenizer.vocab_size, found.config.vocab_size
             raise DataError(f"{path}: its tokenizer has {pieces} pieces and its model {rows}; restore the one it had")

@@ -85,6 +85,12 @@ def test_flags_and_words(tmp_path):
     assert values == {"workdir": tmp_path, "number": 7, "switch": False, "words": []}
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="cannot be written"):
+        new_file(".html")(str(tmp_path / "x.html"))
+
+
 def test_readers(tmp_path):
     assert seconds("0.5") == 0.5 and one_of("a", "b")("b") == "b"
     assert several("a, b/c") == ("a", "b/c")

@@ -3,8 +3,10 @@
 import inspect
 import io
 import json
+import os
 import re
 
+import directories
 import pytest
 
 from bertjax.cli import main as cli
@@ -54,6 +56,9 @@ MISTAKES = [
     (["tokenizer", RECIPE, "--workdir", "/proc/x"], 7, "/proc/x: cannot be written"),
     (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.source=none/*.txt"], 3, "none/*.txt"),
     (["prepare", RECIPE, "--workdir={tmp}", "--runner=spark"], 2, "--runner=spark: must be local or beam"),
+    (["prepare", RECIPE, "--workdir={tmp}", "--config.data.holdout=0"], 2, "data.holdout = 0.0: pretrain and evaluate"),
+    (["prepare", RECIPE, "--workdir={tmp}", "--config.run.learning_rate=1"], 2, "run.learning_rate: there is no such"),
+    (["evaluate", "--worcdir={tmp}"], 2, "--worcdir: there is no such flag; did you mean --workdir?"),
     (["data", "verify", RECIPE], 2, "--config.data.prepared=DIR"),
     (["data", "report", RECIPE, "--html=none/x.html"], 2, "the folder none does not exist"),
     (["bench", RECIPE, "--peer=jax"], 2, "--peer=jax: must be torch"),
@@ -69,6 +74,8 @@ MISTAKES = [
     (["score", "{tmp}", "--pairs=builtin", "--out=x.txt"], 2, "--out=x.txt: must end in .png"),
     (["import", "--workdir={tmp}"], 2, "HF_DIR: is missing"),
     (["export", "--workdir={tmp}"], 2, "--out: is missing"),
+    (["import", "no-such-bert", "--workdir={tmp}/new"], 4, "`hf download no-such-bert"),
+    (["fill-mask", "a [MASK]", "--workdir=no-such-bert"], 4, "`hf download no-such-bert"),
     (["bench", "encode"], 2, "DIR: is missing"),
 ]
 
@@ -79,6 +86,46 @@ def test_mistakes_are_one_line(arguments, code, named, capsys, tmp_path):
     out, err = capsys.readouterr()
     (line,) = err.strip().splitlines()
     assert line.startswith("bertjax: ") and named in line and not out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_flag_of_another_command_is_ignored(name, capsys):
+    every = {flag for command in COMMANDS.values() for flag in command.takes.named}
+    for flag in every - set(COMMANDS[name].takes.named):
+        assert run(*name.split(), f"--{flag}=3") == 2
+        assert f"--{flag}: is not for this command, but for `bertjax " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", "", "[" * 100_000, '{"run": null}', "\xff"])
+def test_a_config_of_a_run_that_is_no_config_is_one_line(text, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    assert run("evaluate", f"--workdir={tmp_path}") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"bertjax: {tmp_path / 'config.json'}: ") and "NoneType" not in line
+
+
+def test_a_config_of_a_run_that_is_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "config.json")
+    assert run("evaluate", f"--workdir={tmp_path}") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot be read (it is no regular file)" in line
+
+
+def test_what_a_terminal_would_obey_is_not_in_a_message(tmp_path, capsys):
+    name = "x\x1b[31m\u202ey"
+    assert run("fill-mask", "a [MASK]", f"--workdir={tmp_path / name}") == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable() and r"x\x1b[31m\u202ey" in line
+
+
+def test_bytes_that_are_no_utf8_are_refused_where_they_are_typed(tmp_path, capsys):
+    """As the shell hands over the bytes of Latin-1."""
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncaf\n")
+    directory = directories.write(tmp_path / "hf", tokenizer=vocabulary)
+    assert run("fill-mask", "caf\udce9 [MASK]", f"--workdir={directory}") == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "half a character" in line
 
 
 def test_input_that_is_no_text_is_one_line(tmp_path, monkeypatch, capsys):

@@ -222,7 +222,9 @@ def test_bpe_spellings_are_text(tmp_path):
     ("change", "text"),
     [
         ({"model": {"type": "WordLevel", "unk_token": "<none>"}}, "its model.unk_token is not in its vocabulary"),
-        ({"model": {"type": "Unigram"}}, "expected a sequence"),
+        ({"model": {"type": "Unigram"}}, "its model.unk_id is missing"),
+        ({"model": {"type": "Unigram", "unk_id": 0}}, "expected a sequence"),
+        ({"model": {"type": "WordPiece", "unk_token": "<none>"}}, "its model.unk_token is not in its vocabulary"),
         ({"model": {"dropout": 0.1}}, "model.dropout is set"),
         ({"model": {"continuing_subword_prefix": "Ġ"}}, "continuing_subword_prefix is set"),  # the library would panic
         ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is set"),

@@ -1,6 +1,7 @@
 """config.json: every wrong field has a line, what it does not say is what transformers takes, the structure decides."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,21 @@ def test_the_published_sizes_are_the_defaults():
     )
     nomic, _ = config_json.from_json(PATH, "nomic_bert", {})
     assert (nomic.rotary_base, nomic.activation, nomic.biases, nomic.norm_place) == (1000.0, "silu", "heads", "post")
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "named"),
+    [
+        ("bert", {"layer_norm_eps": 10**400}, "layer_norm_eps"),
+        ("bert", {"layer_norm_eps": 1e300}, "layer_norm_eps"),
+        ("bert", {"initializer_range": math.inf}, "initializer_range"),
+        ("nomic_bert", {"rope_parameters": {"rope_theta": 10**400}}, "rope_theta"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_theta": 10**400}}}, "rope_theta"),
+        ("modernbert", {"rope_parameters": {"sliding_attention": "x"}}, "rope_theta = 'x'"),
+        ("modernbert", {"rope_parameters": {"full_attention": [1]}}, r"rope_theta = \[1\]"),
+    ],
+)
+def test_numbers_that_float32_does_not_hold_and_what_is_no_number_are_refused(family, values, named):
+    with pytest.raises(CheckpointError, match=named) as error:
+        config_json.from_json(PATH, family, values)
+    assert len(str(error.value).splitlines()) == 1

@@ -6,7 +6,8 @@ import pytest
 from corpus.prepared import documents
 from small import tiny
 
-from bertjax.errors import ConfigError, DataError
+from bertjax.data import trial
+from bertjax.errors import ConfigError, DataError, StorageError
 from bertjax.tasks.inputs import make_data, make_tokenizer, open_data, opened
 
 
@@ -91,3 +92,55 @@ def test_without_a_directory_the_data_set_is_of_the_moment(corpus_file):
         directory = prepared.directory
         assert tokenizer.vocab_size == 300 and prepared.tokenizer_digest == tokenizer.digest and directory.exists()
     assert not directory.exists()
+
+
+def test_a_tokenizer_that_changed_since_it_was_made_is_noticed(corpus_file, tmp_path):
+    """Before there is a data set, by the SHA-256 beside it; then by that of the data set."""
+    config = tiny(data={"source": (str(corpus_file),), "prepare_workers": 1}, model={"vocab_size": 300})
+    path = make_tokenizer(config, tmp_path)
+    content = path.read_bytes()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["SHA256SUMS", "spiece.model"]
+    flipped = content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+    path.write_bytes(flipped)
+    with pytest.raises(DataError, match="spiece.model.*not the file that SHA256SUMS"):
+        make_data(config, tmp_path)
+    path.write_bytes(content)
+    make_data(config, tmp_path)
+    (path.parent / "SHA256SUMS").unlink()
+    path.write_bytes(content + b"\n")
+    with pytest.raises(DataError):
+        open_data(config, tmp_path)
+
+
+def test_a_directory_of_the_user_is_not_written_into(corpus_file, tmp_path):
+    """`data.tokenizer` names a file in it, and that is all that is made there."""
+    mine = tmp_path / "mine"
+    data = {"source": (str(corpus_file),), "tokenizer": str(mine / "x.model")}
+    make_tokenizer(tiny(data=data, model={"vocab_size": 300}), tmp_path / "run")
+    assert [file.name for file in mine.iterdir()] == ["x.model"]
+
+
+def test_a_tokenizer_is_tried_once_and_then_known_from_the_data_set(inputs, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(trial, "_tried", set())
+    monkeypatch.setattr(trial, "_tried_out", lambda path, *_: tried.append(path) or "")
+    open_data(tiny(data=inputs), tmp_path)
+    assert tried == []
+    make_data(tiny(data=inputs), tmp_path)
+    assert [str(path) for path in tried] == [inputs["tokenizer"]]
+    monkeypatch.setattr(trial, "_tried", set())
+    monkeypatch.setattr(trial, "_tried_out", lambda *_: "is no good")
+    with pytest.raises(DataError, match="is no good"):
+        make_data(tiny(data=inputs), tmp_path)
+
+
+def test_what_is_no_data_set_is_not_prepared_over(inputs, tmp_path):
+    """And the way out is not the command that has just been given."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError) as error:
+        make_data(tiny(data=inputs | {"prepared": ""}), tmp_path)
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / 'data'}: holds something else than a data set; move it")
+    assert "run `" not in text
+    assert (tmp_path / "data" / "notes.txt").read_text() == "mine"

@@ -183,7 +183,7 @@ def test_the_commands(vocabulary, tmp_path, capsys):
         (["import", to], 2, "name the Hugging Face directory"),
         (["import", source, source, to], 2, str(source)),
         (["import", source], 2, "--workdir: is missing"),
-        (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "config.json"),
+        (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "none: there is no such directory"),
         (["import", source, to], 7, "not an empty directory"),
         (["export", to], 2, "--out: is missing"),
         (["export", to, f"--out={tmp_path / 'out'}"], 7, "not an empty directory"),

@@ -1,15 +1,17 @@
 """`bertjax.trained.load`: a model is the same from a Hugging Face directory and from a work directory."""
 
+from pathlib import Path
+
 import pytest
 from directories import KINDS, assert_same, model_of, ours, write
 
 from bertjax.config.recipe import override
 from bertjax.config.schema import ComputeConfig
-from bertjax.data import tokenizer
+from bertjax.data import tokenizer, trial
 from bertjax.errors import CheckpointError, ConfigError, DataError
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
-from bertjax.trained.exchange import import_directory
+from bertjax.trained.exchange import export_directory, import_directory
 from bertjax.trained.load import check_restored, load
 
 
@@ -72,3 +74,34 @@ def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(run, tmp_path):
     workdir.save_config(directory, override(config, data={"tokenizer": str(tmp_path / "other.txt")}))
     with pytest.raises(DataError, match=r"data\.tokenizer"):
         load(directory)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
+def test_the_name_of_a_model_of_the_hub_is_no_directory(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (load, lambda path: import_directory(Path(path), tmp_path / "run")):
+        with pytest.raises(CheckpointError) as error:
+            use(name)
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(f"{name}: there is no such directory here, and nothing is downloaded")
+        assert line.endswith(f"`hf download {name} --local-dir=bert-base-uncased`, and name bert-base-uncased")
+    with pytest.raises(CheckpointError, match="there is no such directory here.*name a directory with a model$"):
+        load(tmp_path / "none")
+
+
+def test_an_imported_tokenizer_that_changes_is_noticed(run):
+    _, directory = run
+    vocabulary(directory / "tokenizer" / "vocab.txt", "c")
+    with pytest.raises(DataError, match="vocab.txt.*not the file that SHA256SUMS"):
+        load(directory)
+
+
+def test_a_tokenizer_that_was_trained_with_is_not_tried_again(run, tmp_path, monkeypatch):
+    _, directory = run
+    tried = []
+    monkeypatch.setattr(trial, "_tried", set())
+    monkeypatch.setattr(trial, "_tried_out", lambda path, *_: tried.append(path) or "")
+    assert load(directory).tokenizer
+    export_directory(workdir.load_config(directory), directory, tmp_path / "out")
+    assert tried == []
+    assert load(tmp_path / "hf").tokenizer and tried == [tmp_path / "hf" / "vocab.txt"]
