@@ -139,7 +139,7 @@ class _Fitting:
         minutes = run.steps * tokens / self._seen() * self.seconds / 60
         place = f"{self.machine.devices} {self.machine.kind}"
         place = f"{self.machine.cores} CPU cores" if self.machine.platform == "cpu" else place
-        told = f"{run.steps:,} steps of {data.batch_size} rows, {epochs:.0f} times over the text"
+        told = f"{run.steps:,} steps of {data.batch_size} rows, {epochs:.{int(epochs < 10)}f} times over the text"
         return f"training    {told}: roughly {max(1, round(minutes))} minutes on {place}"
 
     def _batch(self):
