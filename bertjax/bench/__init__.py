@@ -1,5 +1,7 @@
 """What a run will cost and what it will see: numbers from shapes, times on this machine, reports on a data set.
 
+survey      what a text holds, before anything is made of it
+estimate    how long a run takes on a machine, and how much memory, by counting
 info        parameters, FLOPs and memory of a config, before it runs
 step        a training step on synthetic rows
 pipeline    the input pipeline on one core

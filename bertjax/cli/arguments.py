@@ -71,6 +71,8 @@ def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> d
         try:
             values["config"] = configured(values["config"], values.get("workdir"), overrides)
         except UserError as error:
+            if not errors and not isinstance(error, ConfigError):
+                raise  # what a recipe found wrong with the text that it was fitted to, with an exit code of its own
             errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))

@@ -5,11 +5,13 @@ import dataclasses
 import importlib.util
 import traceback
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bertjax.config.schema import Config
-from bertjax.errors import ConfigError
+from bertjax.console import say
+from bertjax.errors import ConfigError, UserError
 
 Overrides = list[tuple[str, str | None]]
 """What is given on the command line, without its dashes: name, and value or None."""
@@ -17,24 +19,36 @@ Overrides = list[tuple[str, str | None]]
 
 def configured(recipe: str | None, workdir: Path | None, overrides: Overrides) -> Config:
     """The config of a recipe, FILE.py or FILE.py:ARGUMENT, or without one that of the run in `workdir`, with overrides
-    (`config.SECTION.FIELD` and its value) over it. Raises ConfigError with a line for each mistake.
+    (`config.SECTION.FIELD` and its value) over it. A recipe that has `fit` is then fitted to its text, and tells what
+    it chose. Raises ConfigError with a line for each mistake, and what `fit` raises.
     """
-    from bertjax.config.recipe import from_dict, to_dict  # here: they need NumPy, and --help does not
+    from bertjax.config.recipe import (
+        fitted,
+        from_dict,
+        to_dict,
+        unchecked,
+    )  # here: they need NumPy, and --help does not
     from bertjax.train.workdir import load_config
 
-    values = to_dict(load_config(workdir or Path())) if recipe is None else _load(recipe)
-    errors = []
+    values, fit = (to_dict(load_config(workdir or Path())), None) if recipe is None else _load(recipe)
+    errors: list[str] = []
+    told: list[str] = []
     for name, text in overrides:
         try:
             _override(values, name.removeprefix("config."), text)
         except ValueError as error:
             errors.append(f"--{name if text is None else f'{name}={text}'}: {error}")
     try:
-        config = from_dict(values)
+        if fit and not errors:
+            config, told = fitted(values, fit, {name.removeprefix("config.") for name, _ in overrides})
+        else:  # of values that would still have been fitted, not all need to agree
+            config = unchecked(values) if fit else from_dict(values)
     except ConfigError as error:
         errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
+    for line in told:
+        say(line)
     return config
 
 
@@ -44,8 +58,11 @@ def kinds() -> dict[str, Any]:
     return {f"{name}.{field.name}": field.type for name, kind in sections.items() for field in dataclasses.fields(kind)}
 
 
-def _load(recipe: str) -> dict[str, Any]:
-    """The values that a recipe returns. Raises ConfigError, whatever goes wrong in it: a recipe is code."""
+def _load(recipe: str) -> tuple[dict[str, Any], Any]:
+    """The values that a recipe returns, and its `fit`, if it has one, as `bertjax.config.recipe.fitted` calls it.
+
+    Both raise ConfigError, whatever goes wrong in them: a recipe is code.
+    """
     from ml_collections import ConfigDict
 
     name, colon, argument = recipe.partition(":")
@@ -54,14 +71,22 @@ def _load(recipe: str) -> dict[str, Any]:
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={recipe}: there is no Python file {path}; recipes are in configs/")
     module: Any = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(argument) if colon else module.get_config()
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"--config={recipe}: {_cause(error, path)}") from error
+    given = [argument] if colon else []
+
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"--config={recipe}: {_cause(error, path)}") from error
+
+    run(spec.loader.exec_module, module)
+    config = run(lambda: module.get_config(*given))
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config={recipe}: get_config() must return a changed `default()`, not {config!r:.60}")
-    return config.to_dict()
+    fit = getattr(module, "fit", None)
+    return config.to_dict(), fit and (lambda config, fields: run(lambda: list(fit(config, fields, *given))))
 
 
 def _cause(error: BaseException, path: Path) -> str:

@@ -2,12 +2,14 @@
 
 A recipe (`configs/*.py`) starts from `default()`, an ml_collections ConfigDict generated from the schema and locked,
 and states only what differs. `from_dict` turns it, or saved JSON, into a `Config` and reports every error at once.
+A recipe whose sizes follow from the text has a function `fit` beside its `get_config` (`fitted`).
 """
 
 import dataclasses
 import difflib
 import json
 import typing
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from bertjax.config import rules
@@ -41,6 +43,13 @@ def from_dict(values: Any) -> Config:
 
     Raises ConfigError with one line for each unknown section or field, wrong type and impossible value.
     """
+    return _checked(unchecked(values), rules.errors)
+
+
+def unchecked(values: Any) -> Config:
+    """A `Config` from the same, whose values may be impossible, alone or together. Raises ConfigError as `from_dict`,
+    for names and types only.
+    """
     values = values.to_dict() if hasattr(values, "to_dict") else values
     if not isinstance(values, dict):
         raise ConfigError(f"config: {values!r:.60}: must be sections with fields")
@@ -48,11 +57,28 @@ def from_dict(values: Any) -> Config:
     sections = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     _report_unknown("", values, sections, errors)
     built = {name: _section(name, cls, values.get(name, {}), errors) for name, cls in sections.items()}
-    config = Config(**built)
-    errors = errors or rules.errors(config)
     if errors:
         raise ConfigError("\n".join(errors))
-    return config
+    return Config(**built)
+
+
+Fit = Callable[[Any, Collection[str]], Iterable[str]]
+"""Sets the fields of a locked ConfigDict that are not among those given, as "optim.lr"; returns what it chose and why,
+in lines.
+"""
+
+
+def fitted(values: Any, fit: Fit, given: Collection[str]) -> tuple[Config, list[str]]:
+    """The `Config` that `fit` makes of these values, and its lines. What is given stays.
+
+    Raises ConfigError as `from_dict`, before the fitting for names, types and single values, and after it for all.
+    """
+    from ml_collections import ConfigDict  # as above
+
+    before = _checked(unchecked(values), rules.limit_errors)
+    config = ConfigDict(dataclasses.asdict(before)).lock()
+    lines = list(fit(config, given))
+    return from_dict(config), lines
 
 
 def override(config: Config, **sections: dict[str, Any]) -> Config:
@@ -61,6 +87,12 @@ def override(config: Config, **sections: dict[str, Any]) -> Config:
     for name, fields in sections.items():
         values[name] = {**values[name], **fields}
     return from_dict(values)
+
+
+def _checked(config: Config, errors: Callable[[Config], list[str]]) -> Config:
+    if found := errors(config):
+        raise ConfigError("\n".join(found))
+    return config
 
 
 def _report_unknown(prefix: str, values: Any, known: Any, errors: list[str]) -> None:

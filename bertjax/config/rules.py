@@ -12,10 +12,11 @@ def errors(config: Any) -> list[str]:
     """The violations of a `Config` whose fields are of the right types; those of relations only if each value by
     itself is allowed.
     """
-    return _limit_errors(config) or _relation_errors(config)
+    return limit_errors(config) or _relation_errors(config)
 
 
-def _limit_errors(config: Any) -> list[str]:
+def limit_errors(config: Any) -> list[str]:
+    """The violations of each value by itself."""
     found = []
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)

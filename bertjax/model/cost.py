@@ -50,3 +50,16 @@ def flops_per_token(model: ModelConfig, seq_len: int, *, predicted: float) -> di
         "embedding_projection": 6.0 * E * H if E != H else 0.0,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def training_bytes(model: ModelConfig, *, rows: int, seq_len: int, predictions: int, bytes_of_number: int) -> float:
+    """Roughly the most memory of a training step of so many rows, each with so many predicted tokens, in bytes: of
+    parameters, gradients and two moments, and of activations, whose numbers have so many bytes. Counted, without
+    recomputation: a compiled step takes from half of it to all of it.
+    """
+    H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
+    layer = 4 * H * H + (3 if model.ffn == "gated" else 2) * H * F
+    parameters = layer * (model.copies + model.apart) + E * V + H * E
+    kept = L * (16 * H + (6 if model.ffn == "gated" else 5) * F + 3 * model.num_heads * seq_len)
+    logits = 3 * V * predictions
+    return 16.0 * parameters + rows * (bytes_of_number * seq_len * kept + 4 * logits)

@@ -154,6 +154,16 @@ def test_a_source_without_text_is_named(tmp_path, capsys):
         assert name in line and problem in line
 
 
+def test_a_recipe_that_is_fitted_to_a_text_names_one_that_is_not_there(tmp_path, capsys):
+    """With the exit code of data, before anything is written."""
+    flags = ["--config=configs/small.py", f"--workdir={tmp_path / 'run'}"]
+    for command in ("tokenizer", "prepare", "pretrain"):
+        assert run(command, *flags, f"--config.data.source={tmp_path / 'none.txt'}") == 3
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "none.txt" in line and line.endswith("no such file; check the path")
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_commands(tmp_path, corpus_file, capsys):
     """report, verify and bench on a data set made for the moment, and on a damaged one of a work directory."""
     flags = ["--config=configs/quickstart.py", f"--config.data.source={corpus_file}", "--config.model.vocab_size=300"]

@@ -7,7 +7,7 @@ import pytest
 from bertjax.cli.overrides import configured
 from bertjax.config.recipe import default, override
 from bertjax.config.schema import Config
-from bertjax.errors import ConfigError
+from bertjax.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -143,3 +143,50 @@ def test_the_default_recipe_stays_as_it_is(recipe):
     """What one command line changes is not seen by the next."""
     config_of(recipe(), "config.run.seed=9")
     assert config_of(recipe()) == Config() and default().run.seed == 0
+
+
+FIT = """return default()
+def fit(config, given, argument='none'):
+    {}
+"""
+
+
+def test_a_recipe_is_fitted_behind_the_overrides(recipe, capsys):
+    """It gets the names of the fields that are given, and its argument; what it chose goes to standard error."""
+    path = recipe(FIT.format("config.run.keep = 7; return [f'steps {sorted(given)} {argument} {config.run.seed}']"))
+    config = config_of(f"{path}:much", "config.run.seed=3", "config.data.source=a,b")
+    assert (config.run.keep, config.run.seed) == (7, 3)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "steps ['data.source', 'run.seed'] much 3\n")
+    config_of(path)
+    assert capsys.readouterr().err == "steps [] none 0\n"
+
+
+def test_a_recipe_is_not_fitted_to_what_is_wrong(recipe, capsys):
+    path = recipe(FIT.format("raise SystemExit('was fitted')"))
+    (line,) = mistakes(path, "config.run.steps=many", "config.data.seq_len=4096")
+    assert line.startswith("--config.run.steps=many")
+    (line,) = mistakes(path, "config.run.sed=3", "config.data.seq_len=4096")
+    assert line.startswith("run.sed: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("raise ValueError('is for words')", "is for words"),
+        ("config.run.stesp = 1", "line 5: AttributeError: "),
+        ("yield config.none", "line 5: AttributeError: "),
+        ("return None", "TypeError: 'NoneType' object is not iterable"),
+        ("raise SystemExit", "line 5: SystemExit"),
+    ],
+)
+def test_a_fitting_that_fails_is_one_line(recipe, body, cause):
+    path = recipe(FIT.format(body))
+    (line,) = mistakes(path)
+    assert line.startswith(f"--config={path}: {cause}")
+
+
+def test_an_error_of_the_text_keeps_its_kind(recipe):
+    body = "from bertjax.errors import DataError; raise DataError('no such file')"
+    with pytest.raises(DataError, match="^no such file$"):
+        config_of(recipe(FIT.format(body)))

@@ -5,7 +5,7 @@ import json
 import ml_collections
 import pytest
 
-from bertjax.config.recipe import default, from_dict, override, to_dict, to_json
+from bertjax.config.recipe import default, fitted, from_dict, override, to_dict, to_json
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
 
@@ -70,3 +70,37 @@ def test_int_becomes_float_but_not_the_reverse():
     values["run"]["steps"] = 1e6
     with pytest.raises(ConfigError, match="run.steps"):
         from_dict(values)
+
+
+def test_fitting_sees_what_is_given_and_the_rest_is_checked_behind_it():
+    """Sizes that do not go together until the fitting has made them fit are no mistake."""
+    values = to_dict(Config())
+    values["data"]["seq_len"] = 1_024
+
+    def fit(config, given):
+        assert config.data.seq_len == 1_024 and set(given) == {"data.seq_len"}
+        config.model.max_positions = config.data.seq_len
+        yield "positions   1,024"
+
+    with pytest.raises(ConfigError, match="data.seq_len = 1024: must be at most"):
+        from_dict(values)
+    config, lines = fitted(values, fit, {"data.seq_len"})
+    assert config == override(Config(), data={"seq_len": 1_024}, model={"max_positions": 1_024})
+    assert lines == ["positions   1,024"]
+
+
+def test_what_a_fitting_sets_is_checked():
+    def fit(config, given):
+        config.model.num_heads = 7
+        return []
+
+    with pytest.raises(ConfigError, match="model.num_heads = 7: must divide"):
+        fitted(default(), fit, ())
+
+
+@pytest.mark.parametrize(("field", "value"), [("seq_len", -5), ("seq_len", "long"), ("sequence", 64)])
+def test_a_field_that_is_wrong_by_itself_is_told_before_the_fitting(field, value):
+    values = to_dict(Config())
+    values["data"][field] = value
+    with pytest.raises(ConfigError, match=f"data.{field}"):
+        fitted(values, lambda config, given: pytest.fail("was fitted"), ())
