@@ -59,9 +59,9 @@ def test_a_process_that_was_killed_is_named():
 
 
 def test_a_process_that_hangs_is_named_and_ended():
-    made = numbers(2, patience=1)
+    made = numbers(2)
     assert next(made) == 0
-    victim = made._processes[0]
+    made._patience, victim = 1, made._processes[0]
     os.kill(victim.pid, signal.SIGSTOP)
     got = []
     with pytest.raises(WorkerError, match=rf"= 2: process {victim.pid} gave no batch in data.loader_timeout = 1 s; "):
