@@ -33,6 +33,12 @@ class NumericError(UserError):
     exit_code = 5
 
 
+class WorkerError(UserError):
+    """A process that works for this one, and has died or gives nothing."""
+
+    exit_code = 6
+
+
 class StorageError(UserError):
     """A directory that cannot be written, or that another job holds."""
 

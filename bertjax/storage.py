@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bertjax.errors import StorageError
 
@@ -60,12 +60,21 @@ def _check(content: dict[str, Any]) -> int:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file, whole or not at all, and on the disk when this returns. Raises OSError where that fails."""
+    """Write a file, whole or not at all, and on the disk when this returns. Raises OSError where that fails.
+
+    Links are replaced, whether `path` is one or the name that the file has until then; nothing is written through them.
+    """
     temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        try:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            temporary.unlink()
+            error.filename = error.filename or str(path)  # which none of these calls knows
+            raise
     temporary.replace(path)
 
 
@@ -157,11 +166,12 @@ def make(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process. Raises StorageError naming the process that holds it already.
+    """Hold a directory for this process. Raises StorageError naming the process that holds it already, and where
+    `.lock` is a link or no plain file.
 
     The lock is the kernel's and goes with the process, however that ends; the file only tells who it was.
     """
-    with (directory / ".lock").open("a+") as file:
+    with _own(directory / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -172,3 +182,17 @@ def locked(directory: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _own(path: Path) -> TextIO:
+    """A plain file of this name and no other, made if need be, to read and write. Raises StorageError if it is not."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        problem = "is a link" if error.errno == errno.ELOOP else f"cannot be opened ({error.strerror})"
+        raise StorageError(f"{path}: {problem}; remove it, or name another directory") from error
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(file)
+        raise StorageError(f"{path}: is not a file of its own; remove it, or name another directory")
+    return os.fdopen(file, "r+")

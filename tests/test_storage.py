@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import zlib
 
@@ -58,12 +59,12 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     storage.write(tmp_path / "file", "before")
 
     def fail(descriptor):
-        raise OSError("no space")
+        raise OSError(28, "no space")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         storage.write(tmp_path / "file", b"after")
-    assert (tmp_path / "file").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "before"
 
 
 def test_a_new_directory_appears_whole_or_not_at_all(tmp_path):
@@ -127,3 +128,46 @@ def test_a_file_that_is_recorded_must_be_that_file(tmp_path):
     os.mkfifo(tmp_path / storage.SUMS)
     with pytest.raises(OSError, match=f"{storage.SUMS} beside it: it is no regular file"):
         storage.read(tmp_path / "a", 99)
+
+
+def plant(place, victim, kind):
+    """Something that is no file of its own, in a place where a file will be written."""
+    if kind == "symlink":
+        place.symlink_to(victim)
+    elif kind == "dangling":
+        place.symlink_to(victim.with_name("none"))
+    elif kind == "hard link":
+        place.hardlink_to(victim)
+    else:
+        os.mkfifo(place)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "fifo"])
+@pytest.mark.parametrize("name", ["file", ".file"])
+def test_nothing_is_written_through_a_link(tmp_path, name, kind):
+    victim, run = tmp_path / "victim", storage.make(tmp_path / "run")
+    victim.write_text("mine")
+    plant(run / name, victim, kind)
+    storage.write(run / "file", "ours")
+    assert victim.read_text() == "mine" and not (tmp_path / "none").exists()
+    assert stat.S_ISREG((run / "file").lstat().st_mode) and (run / "file").read_text() == "ours"
+    assert (run / "file").stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "fifo", "directory"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path, kind):
+    victim, run = tmp_path / "victim", storage.make(tmp_path / "run")
+    victim.write_text("mine")
+    if kind == "directory":
+        (run / ".lock").mkdir()
+    else:
+        plant(run / ".lock", victim, kind)
+    with pytest.raises(StorageError, match=r"/run/\.lock: .*; remove it, or name another directory$"):
+        storage.locked(run).__enter__()
+    assert victim.read_text() == "mine" and not (tmp_path / "none").exists()

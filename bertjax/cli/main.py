@@ -1,15 +1,19 @@
 """`bertjax COMMAND`: finds the command, runs it, and turns errors into a line and an exit code."""
 
+import contextlib
 import difflib
 import logging
 import os
 import sys
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
 from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS, ReadEnough, show
 from bertjax.console import attach, say
 from bertjax.errors import ConfigError, StorageError, UserError, printable
+from bertjax.train import signals
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -22,7 +26,8 @@ commands
 meaning in bertjax/config/schema.py.
 
 exit codes
-  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage
+  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number
+  6 a loader process died or gives nothing   7 storage
   75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
@@ -30,8 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: parse, run, exit."""
     attach()
     arguments = sys.argv[1:] if argv is None else argv
-    # Orbax logs a failed save with its traceback, and then raises it: it is told once, as a line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _tell_failed_saves_once()
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -49,6 +53,21 @@ def main(argv: list[str] | None = None) -> None:
         say("bertjax: interrupted")
         code = 130
     sys.exit(code)
+
+
+def _tell_failed_saves_once() -> None:
+    """A save that fails is raised, and told as a line; Orbax logs it as well, and asyncio each of its writes.
+
+    TensorStore hands the results of the other writes to an event loop that is closed by then. Nobody can catch that.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _show_unraisable
+
+
+def _show_unraisable(unraisable: Any, otherwise: Callable[[Any], Any] = sys.unraisablehook) -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        otherwise(unraisable)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -76,11 +95,17 @@ def _dispatch(arguments: list[str]) -> int:
         show(help_of(name))
         return 0
     command = COMMANDS[name]
+    with signals.ending() if command.goes_on else contextlib.nullcontext():
+        return command.run(**parse(rest, command.takes, _taken_by()))
+
+
+def _taken_by() -> dict[str, list[str]]:
+    """Flag -> the commands that take it."""
     taken_by: dict[str, list[str]] = {}
     for other, its in COMMANDS.items():
         for flag in its.takes.named:
             taken_by.setdefault(flag, []).append(other)
-    return command.run(**parse(rest, command.takes, taken_by))
+    return taken_by
 
 
 def help_of(name: str) -> str:

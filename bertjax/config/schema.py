@@ -255,6 +255,9 @@ class DataConfig:
         4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True
     )
     loader_workers: int = value(0, "processes that do it; 0 = threads of the main process", least=0, may_change=True)
+    loader_timeout: int = value(
+        300, "seconds that such a process may take for a batch; then the run saves and ends", least=1, may_change=True
+    )
 
     @property
     def pairs(self) -> bool:

@@ -11,7 +11,8 @@ packing      which examples share a row
 order        which examples row r of a run holds
 masking      which tokens are to be predicted, and what stands in their place
 batches      rows as arrays
-loader       batches made ahead, in threads and processes, by grain
+loader       batches made ahead, in threads or processes
+processes    batches from processes, through pipes; one that dies or hangs is noticed
 workers      processes that end with their parent
 
 Imports `config`, `batch`, `storage` and `errors`.

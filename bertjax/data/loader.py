@@ -1,17 +1,29 @@
-"""The loader: batches made ahead of their use, in threads or processes, by grain."""
+"""The loader: batches made ahead of their use, in threads by grain, or in processes that do the same."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import grain
-from absl import flags
 
 from bertjax.config.schema import DataConfig
-from bertjax.data import workers
 from bertjax.data.batches import Batch, Share, eval_maker, train_maker
 from bertjax.data.dataset import Prepared
+from bertjax.data.processes import Processes
 from bertjax.data.tokenizer import Tokenizer
+
+
+class Batches(Protocol):
+    """An iterator of batches, whose threads and processes end when it is closed or dropped."""
+
+    def __iter__(self) -> "Batches": ...
+
+    def __next__(self) -> Batch: ...
+
+    def close(self) -> None:
+        """End what makes the batches."""
 
 
 def train_batches(
@@ -24,23 +36,22 @@ def train_batches(
     start_row: int = 0,
     host: int = 0,
     hosts: int = 1,
-) -> grain.DatasetIterator[Batch]:
+) -> Batches:
     """Endless training batches from row `start_row` of the run on, which costs the same wherever that is; of its
     `run_rows` rows depend the masks, where their rate changes over a run (`data.final_mask_rate`).
 
     Host `host` of `hosts` gets its share of the rows of each batch, in order. `close()` the iterator, or drop it, to
     stop its threads and processes. An epoch has `order.epoch_rows` rows; batches cross its end.
 
-    Raises DataError if the tokenizer or the training split cannot be used, and whatever reading a document raises.
+    Raises DataError if the tokenizer or the training split cannot be used, and whatever reading a document raises;
+    WorkerError if one of its processes has died, or takes longer than `data.loader_timeout` for a batch.
     """
     share = Share(start_row, host=host, hosts=hosts)
     make = train_maker(data, prepared, tokenizer, seed=seed, run_rows=run_rows, share=share)
     return _iterate(data, make, sys.maxsize)
 
 
-def eval_batches(
-    data: DataConfig, prepared: Prepared, tokenizer: Tokenizer, *, seed: int, rows: int
-) -> Iterator[Batch]:
+def eval_batches(data: DataConfig, prepared: Prepared, tokenizer: Tokenizer, *, seed: int, rows: int) -> Batches:
     """Batches of the first `rows` held-out rows, or of all, in one shuffled order with masks that never change.
 
     The last batch is filled with rows of padding, whose weights are 0.
@@ -51,21 +62,15 @@ def eval_batches(
     return _iterate(data, *eval_maker(data, prepared, tokenizer, seed=seed, rows=rows))
 
 
-def _iterate(data: DataConfig, make: Callable[[int], Batch], count: int) -> grain.DatasetIterator[Batch]:
-    """Batches 0 to `count` in order, made ahead: a thread makes whole batches, so that it rarely hands one over."""
-    options = grain.ReadOptions(num_threads=data.loader_threads, prefetch_buffer_size=2 * data.loader_threads)
-    iterable = grain.MapDataset.range(count).map(make).to_iter_dataset(options)
+def _iterate(data: DataConfig, make: Callable[[int], Batch], count: int) -> Batches:
+    """Batches 0 to `count` in order, made ahead; `count` is not reached where processes make them."""
+    ahead = partial(_ahead, make, data.loader_threads, count)
     if not data.loader_workers:
-        return iter(iterable)
-    if not flags.FLAGS.is_parsed():  # grain reads some of its own, which raises unless a program parsed its flags
-        flags.FLAGS.mark_as_parsed()
-    processes = grain.MultiprocessingOptions(num_workers=data.loader_workers)
-    iterator = iter(iterable.mp_prefetch(processes, worker_init_fn=_begin))
-    with workers.shielded():
-        iterator.get_state()  # makes what is started below; else all would start with the first batch, unshielded
-        iterator.start_prefetch()
-    return iterator
+        return ahead(0, 1)
+    return Processes(ahead, count=data.loader_workers, patience=data.loader_timeout)
 
 
-def _begin(number: int, count: int) -> None:
-    workers.begin(workers.SIGNALS)
+def _ahead(make: Callable[[int], Batch], threads: int, count: int, first: int, every: int) -> Batches:
+    """Batches `first`, `first + every`, ... below `count`. Threads make whole ones, and so rarely hand one over."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(grain.MapDataset.range(first, count, every).map(make).to_iter_dataset(options))

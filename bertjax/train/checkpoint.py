@@ -95,7 +95,7 @@ class Checkpoints:
         )
         try:
             self._saver.save(self._pending, args=items)
-        except OSError as error:
+        except Exception as error:  # as below
             raise self._unwritable(error) from error
 
     def wait(self) -> None:

@@ -1,7 +1,7 @@
 """A run in its work directory: locked, resumed or begun, trained, drawn."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from bertjax import storage
 from bertjax.config.schema import Config
 from bertjax.console import say
-from bertjax.errors import ConfigError, DataError
+from bertjax.errors import ConfigError, DataError, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import sharding
 from bertjax.progress import Progress
@@ -57,13 +57,14 @@ def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Beg
             _begun(init_state(task.init, optimizer, mesh, seed=run.seed), begin),
             0,
         )
-        start = int(state.step)
+        start, stop = int(state.step), signals.noted()
         if start >= run.steps:
             say(f"{directory}: is done, at step {start} of {run.steps}")
             return True
         workdir.save_config(directory, config)
         with (
-            signals.noted() as stop_asked,  # first, so that it also covers the end of the last save
+            stop,  # first, so that it also covers the end of the last save
+            _telling_what_is_saved(directory, start, stop),
             closing(task.batches(row)) as batches,
             closing(Writer(directory, start_step=start, tensorboard=run.tensorboard)) as writer,
             closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
@@ -80,9 +81,25 @@ def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Beg
             peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
             put = partial(sharding.put_batch, mesh=mesh)
-            done = loop.run(run, state, train_step, batches, put, task.evaluations, recorder, save, stop_asked)
+            done = loop.run(run, state, train_step, batches, put, task.evaluations, recorder, save, stop)
         curves.plot(directory)
         return done
+
+
+@contextmanager
+def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> Iterator[None]:
+    """Around a run from `start`: where it ends before its time, that is told with the step that is on disk."""
+
+    def saved() -> str:
+        step = max(checkpoint.steps(directory / "checkpoints"), default=start)
+        return f"step {step} is saved" if step > start else "nothing had to be saved"
+
+    try:
+        yield
+    except (DataError, WorkerError) as error:
+        raise type(error)(f"{error}; {saved()}") from error
+    if stop.asked:
+        say(f"{directory}: asked to stop ({stop.asked}): {saved()}")
 
 
 def _begun(state: TrainState, begin: Begin | None) -> TrainState:

@@ -1,6 +1,7 @@
 """`bertjax COMMAND`: quick help, the right command, documented exit codes."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -150,3 +151,35 @@ def test_only_a_reader_that_has_read_enough_is_a_success(monkeypatch, tmp_path):
 
     monkeypatch.setattr("bertjax.tasks.pretrain.pretrain", broken)
     assert run("pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 7
+
+
+AT_IMPORT = """
+import os, sys
+class Signalled:
+    def find_spec(name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Signalled)
+from bertjax.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("name", "number"), [("ml_collections", signal.SIGINT), ("jax", signal.SIGTERM)])
+def test_a_run_that_is_asked_to_stop_while_it_starts_can_be_started_again(tmp_path, name, number):
+    """While it reads its recipe and while it imports: the code is that of a run that saved, and a line says so."""
+    script = AT_IMPORT.format(name=name, number=int(number))
+    arguments = ["pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == errors.PREEMPTED, done.stderr
+    assert done.stderr == f"bertjax: asked to stop ({number.name}): nothing had to be saved\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_commands_are_ended_by_the_signal_itself():
+    """A supervisor need not start them again."""
+    assert [name for name, command in COMMANDS.items() if command.goes_on] == ["pretrain"]
+    code = (
+        "import os; from bertjax.cli import main; main.parse = lambda *_: os.kill(os.getpid(), 15); main.main(['info'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGTERM

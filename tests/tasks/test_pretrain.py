@@ -22,12 +22,12 @@ from bertjax.config.recipe import override, to_json
 from bertjax.corpus import prepare
 from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.corpus.units import documents
-from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
+from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
 from bertjax.tasks import pretrain as pretraining
 from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
-from bertjax.train import checkpoint, metrics, workdir
+from bertjax.train import checkpoint, metrics, signals, workdir
 from bertjax.train.recorder import Recorder
 from bertjax.trained.load import load
 
@@ -382,7 +382,7 @@ def test_saved_config_is_read_back(trained):
 
 def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
     """Files may not grow beyond 64 kB, as on a full disk: one line, exit 7, and the step before is intact."""
-    config = tiny(data=inputs, run={"steps": 3, "save_every": 1, "eval_every": 0})
+    config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 3, "save_every": 1, "eval_every": 0})
     pretrain(config, tmp_path / "run")
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
@@ -396,12 +396,13 @@ def test_a_full_disk_keeps_what_was_saved(inputs, tmp_path):
         "cli.main([])\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    # A cache of its own: what it compiles is cut short there, too.
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    # Without a cache, as what it compiles would be cut short there, too.
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    # TensorStore's own threads may complain around it; the line that tells the user what to do is ours.
     assert run.returncode == 7
-    assert re.search(r"bertjax: .*/checkpoints/4: the checkpoint could not be written.*free the disk", run.stderr)
+    told = ("step ", f"{tmp_path}/run: goes on", "run.steps was 3")
+    (line,) = [line for line in run.stderr.splitlines() if not line.startswith(told)]
+    assert re.fullmatch(r"bertjax: .*/checkpoints/4: the checkpoint could not be written.*free the disk.*", line)
     assert final_state(config, Path(tmp_path / "run"))[0] == 3
 
 
@@ -477,3 +478,66 @@ def test_a_hangup_saves_and_stops(inputs, tmp_path, ignored):
     assert process.wait(timeout=240) == (0 if ignored else 75)
     (step,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
     assert step == 400 if ignored else 2 <= step < 400
+
+
+def loader_process(process):
+    """The loader process of a running command."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (pid,) = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(pid)
+
+
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs /proc")
+def test_a_loader_process_that_dies_or_hangs_costs_nothing(inputs, tmp_path):
+    """Killed: a line and exit 6. Stopped: SIGTERM is heeded while it is waited for. What was learnt is saved."""
+    run = {"steps": 10**6, "log_every": 10, "save_every": 0, "eval_every": 0}
+    config = tiny(data=inputs | {"loader_workers": 1}, model={"num_layers": 1}, run=run)
+    command, environment = command_of(config, tmp_path / "run")
+    reached = 0
+    for fault, code, told in (
+        (
+            signal.SIGKILL,
+            6,
+            r"bertjax: data.loader_workers = 1: process \d+ was ended by SIGKILL, .*; step (\d+) is saved",
+        ),
+        (signal.SIGSTOP, 75, r".*/run: asked to stop \(SIGTERM\): step (\d+) is saved"),
+    ):
+        with open(tmp_path / "shown", "w") as shown:
+            process = subprocess.Popen(command, env=environment, stderr=shown)
+            try:
+                wait_for_step(process, tmp_path / "run", reached + 10)
+                os.kill(loader_process(process), fault)
+                if fault == signal.SIGSTOP:
+                    time.sleep(1)  # until it waits
+                    process.terminate()
+                assert process.wait(timeout=60) == code
+            finally:
+                process.kill()
+                process.wait()
+        lines = (tmp_path / "shown").read_text().splitlines()
+        *before, last = [line for line in lines if not line.startswith("step ")]
+        assert len(before) == (reached > 0) and (found := re.fullmatch(told, last)), lines
+        assert reached < int(found[1]) == checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+        reached = int(found[1])
+
+
+class Ended(BaseException):
+    """The process would have ended here."""
+
+
+@pytest.mark.parametrize("place", ["tasks.pretrain.open_data", "train.session.init_state", "train.curves.plot"])
+def test_a_run_that_is_asked_to_stop_before_its_loop_or_after_it(place, inputs, tmp_path, monkeypatch, capfd):
+    """While the data set is opened, while the first program is compiled, and when all is saved."""
+    ended = []
+
+    def end(code):
+        ended.append(code)
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(f"bertjax.{place}", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("bertjax.train.loop.run", lambda *_: True)
+    with pytest.raises(Ended), signals.ending():
+        pretrain(tiny(data=inputs, model={"num_layers": 1}), tmp_path / "run")
+    assert ended == [PREEMPTED]
+    assert capfd.readouterr().err.splitlines()[-1] == "bertjax: asked to stop (SIGTERM): nothing had to be saved"

@@ -34,9 +34,23 @@ class Noted:
         self.events.append(("save", step))
 
 
+@dataclass
+class Stop:
+    """Is asked to stop from this step on."""
+
+    noted: Noted
+    step: int | None
+
+    @property
+    def asked(self):
+        return "SIGTERM" if ("step", self.step) in self.noted.events else ""
+
+    def wait(self, get):
+        return get()
+
+
 def run(*, start=0, stop_at=None, evaluations=(), **fields):
     noted = Noted()
-    asked = (lambda: ("step", stop_at) in noted.events) if stop_at else (lambda: False)
     done = loop.run(
         RunConfig(**fields),
         TrainState(step=np.int32(start), params={}, opt_state=()),
@@ -46,7 +60,7 @@ def run(*, start=0, stop_at=None, evaluations=(), **fields):
         tuple(Evaluation(name, every, lambda params: {}) for name, every in evaluations),
         noted,
         noted.save,
-        asked,
+        Stop(noted, stop_at),
     )
     return done, [event for event in noted.events if event[0] != "step"], noted.events
 

@@ -1,6 +1,9 @@
 """`bertjax.train.session`: begun, gone on with, done, and refused where the run is another."""
 
+import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import toy
 
 from bertjax import storage
 from bertjax.config.recipe import override
-from bertjax.errors import ConfigError, DataError, StorageError
+from bertjax.errors import ConfigError, DataError, StorageError, WorkerError
 from bertjax.train import checkpoint, metrics, session
 from bertjax.train.task import Evaluation
 
@@ -162,3 +165,78 @@ def test_what_is_there_already(half, tmp_path):
 def test_one_job_at_a_time(tmp_path):
     with storage.locked(tmp_path), pytest.raises(StorageError, match="in use by process"):
         toy.train(tmp_path)
+
+
+def test_links_in_the_directory_are_not_followed(tmp_path):
+    """Whatever a run writes there: a link in its place leads nowhere."""
+    victim, run = tmp_path / "victim", storage.make(tmp_path / "run")
+    victim.write_text("mine")
+    names = ("config.json", "metrics.jsonl", "curves.png")
+    for name in names:
+        (run / name).symlink_to(victim)
+        (run / f".{name}").symlink_to(victim)
+    assert toy.train(run, override(toy.CONFIG, run={"steps": 1}))
+    assert victim.read_text() == "mine"
+    assert all((run / name).is_file() and not (run / name).is_symlink() for name in names)
+
+
+def failing(step, error=None):
+    """Batches of which the one of this step never comes: an error in its place, or else SIGTERM and no end."""
+
+    class Rows(toy.Rows):
+        def __next__(self):
+            if self._row == (step - 1) * toy.CONFIG.data.batch_size:
+                if error:
+                    raise error
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(20)
+                pytest.fail("the wait was not cut short")
+            return super().__next__()
+
+    return Rows
+
+
+@pytest.mark.parametrize("error", [WorkerError("process 7 has died"), RuntimeError("a bug")])
+def test_what_was_learnt_is_saved_before_an_error_of_the_batches(half, tmp_path, error):
+    """And the run goes on from there as if nothing had happened."""
+    config = override(toy.CONFIG, run={"steps": 20, "save_every": 3})
+    with pytest.raises(type(error)) as caught:
+        toy.train(tmp_path, config, batches=failing(9, error))
+    assert str(caught.value) == (str(error) if type(error) is RuntimeError else f"{error}; step 8 is saved")
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 8]
+    with pytest.raises(type(error)) as caught:
+        toy.train(tmp_path, config, batches=failing(9, error))
+    assert str(caught.value) == (str(error) if type(error) is RuntimeError else f"{error}; nothing had to be saved")
+    assert toy.train(tmp_path, config)
+    assert final(tmp_path) == final(half, 20)
+
+
+def final(directory, step=None):
+    """The losses of a run, up to a step."""
+    lines = metrics.read(directory / metrics.METRICS)
+    return [line["loss"] for line in lines if "loss" in line and line["step"] <= (step or line["step"])]
+
+
+@pytest.mark.parametrize(("step", "told"), [(1, "nothing had to be saved"), (5, "step 4 is saved")])
+def test_a_signal_while_a_batch_does_not_come(tmp_path, capsys, step, told):
+    assert not toy.train(tmp_path, batches=failing(step))
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1:] == [step - 1][: step - 1]
+    assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}: asked to stop (SIGTERM): {told}"
+
+
+@pytest.mark.parametrize("step", [7, 20])
+def test_a_signal_in_a_step_is_answered_by_what_is_saved(tmp_path, capsys, step):
+    """The last step is saved in any case, and the run is done."""
+
+    done = []
+
+    def evaluate(params):
+        done.append(params)
+        if len(done) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"value": 0.0}
+
+    config = override(toy.CONFIG, run={"steps": 20, "save_every": 0})
+    assert toy.train(tmp_path, config, evaluations=(Evaluation("slope", 1, evaluate),)) is (step == 20)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [step]
+    assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}: asked to stop (SIGTERM): step {step} is saved"
