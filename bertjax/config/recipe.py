@@ -6,7 +6,6 @@ and states only what differs. `from_dict` turns it, or saved JSON, into a `Confi
 
 import dataclasses
 import difflib
-import json
 import typing
 from typing import Any
 
@@ -29,11 +28,6 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
         name: {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
         for name, fields in sections.items()
     }
-
-
-def to_json(config: Config) -> str:
-    """The resolved config as indented JSON."""
-    return json.dumps(to_dict(config), indent=2, allow_nan=False) + "\n"
 
 
 def from_dict(values: Any) -> Config:

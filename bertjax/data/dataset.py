@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from bertjax.config.made import DATA_SET
 from bertjax.config.schema import DataConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError, one_line
@@ -34,7 +35,7 @@ FORMAT_VERSION = 3
 METADATA = "bertjax.json"
 SPLITS = ("train", "validation")
 INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records": np.int64, "digests": np.uint64}
-SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
+SETTINGS = tuple(name.removeprefix("data.") for name in DATA_SET)
 """The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
 
 FEATURES = ("tokens", "sentence_lengths")
