@@ -155,6 +155,8 @@ def test_a_recipe_that_comes_with_bertjax_is_named_without_a_path(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert config_of("bert:tiny").model.num_layers == 2
     (tmp_path / "bert").mkdir()
+    (tmp_path / "quickstart").write_text("some notes")
+    assert config_of("quickstart").model.share == "all"
     (tmp_path / "bert.py").write_text("raise ValueError('mine')")
     assert config_of("bert:tiny").model.num_layers == 2
     assert mistakes("bert.py:tiny") == ["--config=bert.py:tiny: mine"]
