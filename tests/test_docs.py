@@ -38,7 +38,7 @@ RUN = [
 
 SMALL = {
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
-    "bench data": ["--seconds=0.2"],
+    "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
     "score": ["--limit=1"],
 }
