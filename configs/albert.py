@@ -4,7 +4,7 @@ Paper      Lan et al. 2019 (arXiv 1909.11942).
 Expect     v1 base after 125k steps: MLM accuracy 54.0 %, SOP accuracy 86.5 % (20 predictions of 512 tokens).
            Average of SQuAD 1.1/2.0, MNLI, SST-2, RACE: base 80.1, large 82.4, xlarge 85.5, xxlarge 88.7.
 Hardware   64 to 512 Cloud TPU v3; xxlarge took 32 hours.
-Command    bertjax pretrain --config=configs/albert.py:base --workdir=runs/albert-base \
+Command    bertjax pretrain --config=albert:base --workdir=runs/albert-base \
                --config.data.tokenizer=spiece.model --config.data.prepared=data/wiki-books
 
 The argument is the size, `base`, and optionally the version, `base_v2`. Version 2 trains without dropout, and longer

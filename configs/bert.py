@@ -4,7 +4,7 @@ Paper      Devlin et al. 2018 (arXiv 1810.04805); the small sizes: Turc et al. 2
 Expect     base: held-out MLM perplexity 3.99 (loss 1.384), NSP accuracy 97-98 %; large: 3.23 (1.172).
            GLUE test average: tiny 64.2, mini 65.8, small 71.2, medium 73.5, base 79.6, large 82.1.
 Hardware   base on 4 Cloud TPUs (16 chips), large on 16 (64 chips), four days each, for 256 rows of 512 x 1M steps.
-Command    bertjax pretrain --config=configs/bert.py:base --workdir=runs/bert-base \
+Command    bertjax pretrain --config=bert:base --workdir=runs/bert-base \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
 Rows are of 128 tokens, as in 90 % of the paper's steps. Differences from the released code: masks are drawn afresh in

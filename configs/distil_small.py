@@ -4,10 +4,10 @@ Paper      Sanh et al. 2019 (arXiv 1910.01108), made small.
 Expect     The student begins with the teacher's layers 0, 2 and 5 and soon comes near its loss. docs/results.md has a
            longer run on other text, with each loss removed in turn.
 Hardware   2 CPU cores.
-Command    bertjax tokenizer --config=configs/distil_small.py:teacher --workdir=runs/teacher
-           bertjax prepare   --config=configs/distil_small.py:teacher --workdir=runs/teacher
-           bertjax pretrain  --config=configs/distil_small.py:teacher --workdir=runs/teacher
-           bertjax pretrain  --config=configs/distil_small.py:student --workdir=runs/student
+Command    bertjax tokenizer --config=distil_small:teacher --workdir=runs/teacher
+           bertjax prepare   --workdir=runs/teacher
+           bertjax pretrain  --workdir=runs/teacher
+           bertjax pretrain  --config=distil_small:student --workdir=runs/student
            bertjax compare runs/teacher runs/student
 
 The student uses the tokenizer and the data set of its teacher, runs/teacher. For a teacher elsewhere, set

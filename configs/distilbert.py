@@ -5,7 +5,7 @@ Expect     66,362,880 encoder parameters, 40 % fewer than BERT-base, and half of
            77.0 against 79.5 of BERT-base; without the soft targets 2.96 less, without the cosine 1.46, without masked
            words 0.31, with random initialisation 3.69.
 Hardware   the paper: 8 V100 of 16 GB for about 90 hours.
-Command    bertjax pretrain --config=configs/distilbert.py:runs/bert-base --workdir=runs/distilbert \
+Command    bertjax pretrain --config=distilbert:runs/bert-base --workdir=runs/distilbert \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
 The argument is the teacher: a work directory or a Hugging Face directory of BERT or RoBERTa, with the tokenizer that

@@ -3,7 +3,7 @@
 Papers     Warner et al. 2024 (arXiv 2412.13663); the small sizes: Weller et al. 2025, Ettin (arXiv 2507.11412).
 Expect     GLUE: base 88.4, large 90.4, after 1.7 trillion tokens.
 Hardware   the paper: 8 H100.
-Command    bertjax pretrain --config=configs/modernbert.py:base --workdir=runs/modernbert-base \
+Command    bertjax pretrain --config=modernbert:base --workdir=runs/modernbert-base \
                --config.data.tokenizer=tokenizer.json --config.data.prepared=data/web
 
 The argument is the size: 17m, 32m, 68m (of Ettin), base or large. This is the first phase: packed rows of 1,024 tokens,

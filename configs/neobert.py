@@ -3,7 +3,7 @@
 Paper      Le Breton et al. 2025 (arXiv 2502.19587).
 Expect     GLUE 89.0, after 2.1 trillion tokens.
 Hardware   the paper: 8 H100.
-Command    bertjax pretrain --config=configs/neobert.py --workdir=runs/neobert \
+Command    bertjax pretrain --config=neobert --workdir=runs/neobert \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/refinedweb
 
 This is the first phase: 2,048 rows of 1,024 tokens for a million steps; the second, 50,000 steps of 512 rows of 4,096,

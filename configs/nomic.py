@@ -3,7 +3,7 @@
 Paper      Nussbaum et al. 2024 (arXiv 2402.01613).
 Expect     GLUE 84.0 at 2,048 positions.
 Hardware   the paper: 8 A100 for four days.
-Command    bertjax pretrain --config=configs/nomic.py --workdir=runs/nomic \
+Command    bertjax pretrain --config=nomic --workdir=runs/nomic \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
 Norms come after each sum, as in BERT. 30 % of the tokens are masked; rows of 2,048 tokens hold several documents.

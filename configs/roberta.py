@@ -4,7 +4,7 @@ Paper      Liu et al. 2019 (arXiv 1907.11692).
 Expect     held-out MLM perplexity of a base model on books and Wikipedia (Table 3): 3.99 with 256 rows x 1M steps,
            3.68 with 2,048 x 125k, 3.77 with 8,192 x 31k.
 Hardware   the paper: 1,024 V100 for about a day.
-Command    bertjax pretrain --config=configs/roberta.py:base --workdir=runs/roberta-base \
+Command    bertjax pretrain --config=roberta:base --workdir=runs/roberta-base \
                --config.data.tokenizer=tokenizer.json --config.data.prepared=data/wiki-books
 
 The tokenizer is byte-level BPE, as RoBERTa's own tokenizer.json (its text is cased), or SentencePiece with

@@ -2,8 +2,8 @@
 
 Expect     A pattern that comes back is learnt in minutes: tests/test_alphabets_end_to_end.py plants one in random DNA.
 Hardware   2 CPU cores for a try, one GPU for millions of sequences.
-Command    bertjax tokenizer --config=configs/sequences.py:dna --workdir=runs/dna --config.data.source='my_dna/*.txt'
-           and `bertjax prepare` and `bertjax pretrain` with the same arguments (docs/alphabets.md).
+Command    bertjax tokenizer --config=sequences:dna --workdir=runs/dna --config.data.source='my_dna/*.txt'
+           and `bertjax prepare` and `bertjax pretrain` with the same --workdir (docs/alphabets.md).
 
 The argument is what the sequences are of: smiles, protein, dna (the default) or ids. The vocabulary of proteins and DNA
 is given by rule; that of SMILES and ids depends on the text, and `bertjax tokenizer` says what it is. A sequence is a

@@ -2,8 +2,8 @@
 
 Expect     docs/speedrun.md: the score of each entry, and what did not help.
 Hardware   2 CPU cores.
-Command    bertjax tokenizer --config=configs/speedrun.py:modern --workdir=runs/modern --config.data.source='corpus/*'
-           and `bertjax prepare` and `bertjax pretrain` with the same arguments (docs/speedrun.md).
+Command    bertjax tokenizer --config=speedrun:modern --workdir=runs/modern --config.data.source='corpus/*'
+           and `bertjax prepare` and `bertjax pretrain` with the same --workdir (docs/speedrun.md).
 
 The argument is the entry: bert_tiny (as published), classic (learned positions) or modern. The text is the same for
 all: shards 00 to 07 of a Wikipedia of 2013 and 31 novels, 8,000 pieces; so is the evaluation, 15 % of the tokens with

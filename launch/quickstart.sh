@@ -11,11 +11,10 @@ environment ""
 
 workdir="${WORKDIR:-runs/quickstart}"
 bertjax() { .venv/bin/bertjax "$1" --workdir="$workdir" "${@:2}"; }
-recipe=(--config=configs/quickstart.py "$@")
 
-bertjax tokenizer "${recipe[@]}"
-bertjax prepare "${recipe[@]}"
-bertjax pretrain "${recipe[@]}"
+bertjax tokenizer --config=quickstart "$@" # the directory remembers this
+bertjax prepare
+bertjax pretrain
 bertjax fill-mask "The function returns a [MASK] of the given string." "If the file does [MASK] exist, an error is raised." \
     "Return the [MASK] of elements in the list."
 .venv/bin/bertjax score "$workdir" --pairs=builtin --out="$workdir/pairs.png"

@@ -17,33 +17,32 @@ from test_layers import FLOORS, ROOMS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+RUN = [
+    "--config.model.vocab_size=300",
+    "--config.data.holdout=0.2",
+    "--config.data.prepare_workers=1",
+    "--config.data.batch_size=4",
+    "--config.data.seq_len=32",
+    "--config.data.max_predictions=5",
+    "--config.model.num_layers=2",
+    "--config.model.hidden_size=32",
+    "--config.model.embedding_size=32",
+    "--config.model.num_heads=2",
+    "--config.model.ffn_size=32",
+    "--config.run.steps=2",
+    "--config.optim.warmup_steps=1",
+    "--config.optim.decay_steps=0",
+    "--config.run.eval_rows=4",
+]
+"""What makes a run small: for the command that names its recipe; the others must remember it."""
+
 SMALL = {
-    "tokenizer": ["--config.model.vocab_size=300"],
-    "prepare": ["--config.data.holdout=0.2", "--config.data.prepare_workers=1"],
-    "pretrain": [
-        "--config.model.vocab_size=300",
-        "--config.data.holdout=0.2",
-        "--config.data.batch_size=4",
-        "--config.data.seq_len=32",
-        "--config.data.max_predictions=5",
-        "--config.model.num_layers=2",
-        "--config.model.hidden_size=32",
-        "--config.model.embedding_size=32",
-        "--config.model.num_heads=2",
-        "--config.model.ffn_size=32",
-        "--config.run.steps=2",
-        "--config.optim.warmup_steps=1",
-        "--config.optim.decay_steps=0",
-        "--config.run.eval_rows=4",
-    ],
-    "data report": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],
-    "data verify": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
-    "bench data": ["--seconds=0.2", "--config.data.holdout=0.2", "--config.model.vocab_size=300"],
+    "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
     "score": ["--limit=1"],
 }
-"""What is added to each command to make it small."""
+"""What is added to other commands."""
 
 
 DRIVER = """
@@ -83,10 +82,10 @@ def commands():
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
-    small = SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
-    # Where the vocabulary follows from the text, it is that of the page.
-    given = "--config.model.vocab_size" in command
-    return [*words, *(flag for flag in small if not (given and "vocab_size" in flag))]
+    begins = "--config=" in command and "--workdir=" in command
+    small = RUN if begins else SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
+    # What the page says itself, as of a vocabulary that follows from the text, or of a long batch, counts.
+    return [*words, *(flag for flag in small if flag.split("=")[0] not in command)]
 
 
 def can_run(text):

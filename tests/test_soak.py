@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small import tiny
 
-from bertjax.config.recipe import to_json
+from bertjax.config.recipe import to_dict
 
 STEPS = int(os.environ.get("BERTJAX_SOAK_STEPS", "400"))
 """The short form; docs/development.md has the long one, whose batches come from a process."""
@@ -73,7 +73,7 @@ def test_a_long_run_takes_no_more_than_a_short_one(inputs, tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     before = set(os.listdir("/dev/shm"))
-    command = [sys.executable, "-c", RUN, to_json(config), str(tmp_path)]
+    command = [sys.executable, "-c", RUN, json.dumps(to_dict(config)), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

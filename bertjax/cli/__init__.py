@@ -2,6 +2,8 @@
 
 main       which command, the help, exit codes
 commands   the table of commands: what each runs, its help, the flags it takes
+listing    what `bertjax config` shows
+output     results on standard output, texts from standard input
 arguments  the command line -> the values of those flags, and every mistake in it
 overrides  a recipe, or the config of a run, with what the command line changes in it
 

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bertjax.cli.overrides import Overrides, configured, kinds
+from bertjax.cli.overrides import Overrides, Resolved, configured, kinds
+from bertjax.console import say
 from bertjax.errors import ConfigError, UserError
+
+
+def directory(text: str) -> Path:
+    """Reads a directory of this machine, which need not exist."""
+    if not text or "://" in text:
+        raise ValueError("must be a local or mounted directory")
+    return Path(text).expanduser()
 
 
 @dataclass(frozen=True)
@@ -39,23 +47,31 @@ class Words:
 
 @dataclass(frozen=True)
 class Takes:
-    """What a command takes; `config` "saved": without --config, the one that the run in --workdir was started with."""
+    """What a command takes, and what it does with a config: which comes with --config, and without it from --workdir.
 
-    config: Literal["recipe", "saved", "none"] = "recipe"
+    "read"   it gets the config
+    "kept"   it also gets the `origin` of that, and writes both into --workdir for the commands that follow
+    "shown"  it gets the config `resolved`, with where each value is from; without both flags, the defaults
+    "none"   it takes no config
+    """
+
+    config: Literal["read", "kept", "shown", "none"] = "read"
     flags: tuple[Flag, ...] = ()
     words: Words | None = None
 
     @property
     def named(self) -> dict[str, Flag]:
-        """Every flag by its name, --config among them."""
-        meaning = "the recipe, as configs/bert.py:tiny"
-        meaning += "; WORKDIR/config.json if there is none" if self.config == "saved" else ""
-        recipe = Flag("config", "FILE.py[:ARGUMENT]", meaning, required=self.config == "recipe")
-        return {flag.name: flag for flag in ((recipe,) if self.config != "none" else ()) + self.flags}
+        """Every flag by its name, --config and --workdir among them."""
+        own = {flag.name: flag for flag in self.flags}
+        return own if self.config == "none" else {"config": _RECIPE, "workdir": _RUN} | own
+
+
+_RECIPE = Flag("config", "RECIPE[:ARGUMENT]", "the recipe, as bert:tiny or my/recipe.py; else, that of --workdir")
+_RUN = Flag("workdir", "DIR", "the directory of a run, whose config is taken", directory)
 
 
 def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The value of each flag by name, with `config` as a validated `Config` and `words`, for commands that take them.
+    """The values of a command by name: of its flags, its `words`, and what it gets of a validated config (`Takes`).
 
     `taken_by` names the commands that take a flag, for the message about a flag that this one does not take. Raises
     ConfigError with a line for each mistake in flags, overrides and values.
@@ -63,20 +79,37 @@ def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> d
     pairs, words = _split(argv, switches={name for name, flag in takes.named.items() if not flag.form})
     errors: list[str] = []
     overrides = [pair for pair in pairs if "config" in takes.named and pair[0].startswith("config.")]
-    values = _values([pair for pair in pairs if pair not in overrides], takes, taken_by, errors)
+    given = _values([pair for pair in pairs if pair not in overrides], takes, taken_by, errors)
+    values = {flag.name: given[flag.name] for flag in takes.flags}
     if takes.words:
         values["words"] = words
     _check_words(words, takes.words, errors)
-    if "config" in takes.named and (values["config"] is not None or not errors):
+    resolved = None
+    if takes.config != "none" and (given["config"] is not None or not errors):
         try:
-            values["config"] = configured(values["config"], values.get("workdir"), overrides)
+            resolved = _resolved(given["config"], given["workdir"], overrides, default=takes.config == "shown")
         except UserError as error:
             if not errors and not isinstance(error, ConfigError):
                 raise  # what a recipe found wrong with the text that it was fitted to, with an exit code of its own
             errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
-    return values
+    return values | (_of_config(resolved, takes) if resolved else {})
+
+
+def _resolved(recipe: str | None, workdir: Path | None, overrides: Overrides, *, default: bool) -> Resolved:
+    if not (recipe or workdir or default):
+        raise ConfigError(f"--config: is missing; give --config={_RECIPE.form}, {_RECIPE.meaning}")
+    return configured(recipe, workdir, overrides, default=default)
+
+
+def _of_config(resolved: Resolved, takes: Takes) -> dict[str, Any]:
+    """What a command gets of it, by name."""
+    if resolved.told:
+        say(resolved.told)
+    if takes.config == "shown":
+        return {"resolved": resolved}
+    return {"config": resolved.config} | ({"origin": resolved.origin} if takes.config == "kept" else {})
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -118,13 +151,6 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return read
-
-
-def directory(text: str) -> Path:
-    """Reads a directory of this machine, which need not exist."""
-    if not text or "://" in text:
-        raise ValueError("must be a local or mounted directory")
-    return Path(text).expanduser()
 
 
 def new_file(*endings: str) -> Callable[[str], Path]:

@@ -4,17 +4,21 @@ A function gets what its entry in `COMMANDS` takes, by name: `config`, the value
 imports happen inside the functions, so that --help is quick.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from json import dumps as to_json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from bertjax.cli import listing
 from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, several, whole
+from bertjax.cli.output import dumps, lines, show
+from bertjax.cli.overrides import Resolved
 from bertjax.config.schema import Config
 from bertjax.console import say
-from bertjax.errors import PREEMPTED, ConfigError, DataError, NumericError
+from bertjax.errors import PREEMPTED, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from bertjax.train.workdir import Origin
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,27 @@ def _info(config: Config, json: bool) -> int:
     return 0
 
 
-def _tokenizer(config: Config, workdir: Path) -> int:
+def _config(resolved: Resolved, words: list[str], json: bool) -> int:
+    fields = listing.fields(resolved, words)
+    show(dumps(fields) if json else listing.table(fields))
+    return 0
+
+
+def _tokenizer(config: Config, origin: "Origin", workdir: Path) -> int:
     from bertjax import storage
     from bertjax.tasks import inputs
+    from bertjax.train.workdir import remember
 
+    remember(workdir, config, origin)
     with storage.locked(storage.make(workdir)):
         inputs.make_tokenizer(config, workdir)
     return 0
 
 
-def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]) -> int:
+def _prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_options: list[str]) -> int:
     from bertjax import storage
     from bertjax.tasks import inputs
+    from bertjax.train.workdir import remember
 
     if config.data.holdout == 0.0:
         fix = "pretrain and evaluate need held-out documents; set it to 0.01, or to less"
@@ -61,6 +74,7 @@ def _prepare(config: Config, workdir: Path, runner: str, beam_options: list[str]
             fix = "prepare it without --runner=beam"
             raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
         chosen = beam.runner(beam_options)
+    remember(workdir, config, origin)
     show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
     return 0
 
@@ -96,10 +110,12 @@ def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
     return 0
 
 
-def _pretrain(config: Config, workdir: Path) -> int:
+def _pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
     from bertjax.tasks.pretrain import pretrain
+    from bertjax.train.workdir import remember
 
-    return 0 if pretrain(config, workdir) else PREEMPTED
+    remember(workdir, config, origin)
+    return 0 if pretrain(config, workdir, origin) else PREEMPTED
 
 
 def _evaluate(config: Config, workdir: Path) -> int:
@@ -112,7 +128,7 @@ def _evaluate(config: Config, workdir: Path) -> int:
 def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
     from bertjax.trained.fill_mask import fill_mask
 
-    for filled in fill_mask(workdir, words or _lines(), top=top):
+    for filled in fill_mask(workdir, words or lines(), top=top):
         if json:
             show(dumps({"text": filled.text, "choices": filled.choices}))
             continue
@@ -185,38 +201,9 @@ def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool
 def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
-    result = bench(Path(words[0]).expanduser(), _lines(), peer=peer, repeats=repeats)
+    result = bench(Path(words[0]).expanduser(), lines(), peer=peer, repeats=repeats)
     show(dumps(result, indent=None if json else 2))
     return 0
-
-
-class ReadEnough(Exception):
-    """Whoever reads standard output has left, as of `bertjax ... | head`."""
-
-
-def show(text: str) -> None:
-    """A result, to standard output. Raises ReadEnough if nobody reads it any more."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError as error:
-        raise ReadEnough from error
-
-
-def dumps(values: Any, *, indent: int | None = None) -> str:
-    """A result as JSON, which has no NaN. Raises NumericError if there is one."""
-    try:
-        return to_json(values, indent=indent, allow_nan=False)
-    except ValueError:
-        fix = "use another checkpoint or configuration"
-        raise NumericError(f"a value of the result is no longer a number; {fix}") from None
-
-
-def _lines() -> list[str]:
-    """The lines of standard input that hold text."""
-    try:
-        return [line.strip() for line in sys.stdin if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"standard input: is not UTF-8 text ({error.reason}); convert it") from error
 
 
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
@@ -236,12 +223,19 @@ COMMANDS = {
         "From shapes alone, in a second or two at any size.",
         Takes(flags=(_JSON,)),
     ),
+    "config": Command(
+        _config,
+        "the fields: meaning, limits, and values with where each is from",
+        "A value is the default, or from the recipe, the command line or an earlier one, which the run remembers.\n"
+        "Without --config and --workdir, the defaults.",
+        Takes("shown", flags=(_JSON,), words=Words("SECTION[.FIELD] ...", "what to list; all, if nothing is named")),
+    ),
     "tokenizer": Command(
         _tokenizer,
         "train a SentencePiece tokenizer on data.source",
         "ALBERT's settings, model.vocab_size pieces, to data.tokenizer or WORKDIR/tokenizer/spiece.model. For SMILES,\n"
         "proteins and DNA (data.alphabet) and ids (data.format=ids) a list of pieces, to tokenizer.json.",
-        Takes(flags=(_WORKDIR,)),
+        Takes("kept", flags=(_WORKDIR,)),
     ),
     "prepare": Command(
         _prepare,
@@ -249,6 +243,7 @@ COMMANDS = {
         "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary. The same command\n"
         "goes on after a stop.",
         Takes(
+            "kept",
             flags=(
                 _WORKDIR,
                 Flag(
@@ -259,7 +254,7 @@ COMMANDS = {
                     "local",
                 ),
                 Flag("beam_options", "'OPTION ...'", "passed to Beam, as '--runner=DataflowRunner ...'", str.split, []),
-            )
+            ),
         ),
     ),
     "data report": Command(
@@ -279,14 +274,14 @@ COMMANDS = {
         _pretrain,
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
-        Takes(flags=(_WORKDIR,)),
+        Takes("kept", flags=(_WORKDIR,)),
         goes_on=True,
     ),
     "evaluate": Command(
         _evaluate,
         "held-out losses and accuracies of the newest checkpoint",
         "Prints one JSON object.",
-        Takes("saved", flags=(_WORKDIR,)),
+        Takes(flags=(_WORKDIR,)),
     ),
     "fill-mask": Command(
         _fill_mask,
@@ -339,7 +334,6 @@ COMMANDS = {
         "write the newest checkpoint as a Hugging Face directory",
         "Weights, config, tokenizer and model card, for `from_pretrained` of transformers.",
         Takes(
-            "saved",
             flags=(
                 _WORKDIR,
                 Flag("out", "HF_DIR", "the directory to write, new or empty", directory, required=True),

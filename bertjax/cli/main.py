@@ -10,20 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 from bertjax.cli.arguments import parse
-from bertjax.cli.commands import COMMANDS, ReadEnough, show
+from bertjax.cli.commands import COMMANDS
+from bertjax.cli.output import ReadEnough, show
+from bertjax.cli.overrides import recipes
 from bertjax.console import attach, say
 from bertjax.errors import ConfigError, StorageError, UserError, printable
 from bertjax.train import signals
 
-USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
+USAGE = """usage: bertjax COMMAND [--config=RECIPE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
 Pretraining of the BERT family in JAX.
 
 commands
 {commands}
 
-`bertjax COMMAND --help` tells more, `bertjax --version` the version. Recipes are in configs/; the fields and their
-meaning in bertjax/config/schema.py.
+`bertjax COMMAND --help` tells more, `bertjax --version` the version, `bertjax config` what each field means.
+A run needs --config once: its directory remembers the recipe and what is changed in it. Recipes are files, or one of
+{recipes}.
 
 exit codes
   0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number
@@ -73,7 +76,7 @@ def _show_unraisable(unraisable: Any, otherwise: Callable[[Any], Any] = sys.unra
 def _dispatch(arguments: list[str]) -> int:
     first = arguments[0] if arguments else "--help"
     if first in ("--help", "-h", "help"):
-        show(USAGE.format(commands=_listed(list(COMMANDS))))
+        show(USAGE.format(commands=_listed(list(COMMANDS)), recipes=", ".join(recipes())))
         return 0
     if first == "--version":
         from importlib.metadata import version

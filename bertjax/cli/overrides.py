@@ -1,36 +1,106 @@
 """A recipe, or the config of a run, with the fields that the command line overrides -> a validated config."""
 
 import ast
+import copy
 import dataclasses
+import difflib
 import importlib.util
 import traceback
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bertjax
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError, UserError
+
+if typing.TYPE_CHECKING:
+    from bertjax.train.workdir import Origin
 
 Overrides = list[tuple[str, str | None]]
 """What is given on the command line, without its dashes: name, and value or None."""
 
 
-def configured(recipe: str | None, workdir: Path | None, overrides: Overrides) -> Config:
-    """The config of a recipe, FILE.py or FILE.py:ARGUMENT, or without one that of the run in `workdir`, with overrides
-    (`config.SECTION.FIELD` and its value) over it. A recipe that has `fit` is then fitted to its text, and tells what
-    it chose. Raises ConfigError with a line for each mistake, and what `fit` raises.
-    """
-    from bertjax.config.recipe import (
-        fitted,
-        from_dict,
-        to_dict,
-        unchecked,
-    )  # here: they need NumPy, and --help does not
-    from bertjax.train.workdir import load_config
+@dataclass(frozen=True)
+class Resolved:
+    """A config, and where its values are from."""
 
-    values, fit = (to_dict(load_config(workdir or Path())), None) if recipe is None else _load(recipe)
+    config: Config
+    origin: "Origin"  # what the commands that follow must know of it
+    given: frozenset[str]  # SECTION.FIELD of the overrides
+    told: str  # a line about what stays as it was although a recipe is named again; "" for nothing
+
+    def source(self, name: str) -> str:
+        """Where the value of SECTION.FIELD is from: command line, remembered, default or recipe."""
+        if name in self.given:
+            return "command line"
+        if name in self.origin.given:
+            return "remembered"
+        if _flat(dataclasses.asdict(self.config))[name] == _flat(dataclasses.asdict(Config()))[name]:
+            return "default"
+        return f"recipe {self.origin.recipe}" if self.origin.recipe else "remembered"
+
+
+def configured(recipe: str | None, workdir: Path | None, overrides: Overrides, *, default: bool = False) -> Resolved:
+    """The config of a recipe, or without one that of the run in `workdir`, with overrides (`config.SECTION.FIELD` and a
+    text) over it. `default` True: without either, the defaults of the schema.
+
+    A recipe is a FILE.py or the NAME of one that comes with bertjax, each perhaps with :ARGUMENT. One that has `fit` is
+    fitted to its text behind the overrides, and tells what it chose. Where it is named again, the overrides that the
+    run remembers stay, and so does what was fitted. Raises ConfigError with a line for each mistake, and what `fit`
+    raises.
+    """
+    from bertjax.config.recipe import to_dict  # here: they need NumPy, and --help does not
+    from bertjax.train.workdir import CONFIG, Origin, load_config, remembered
+
+    before, origin = (remembered(workdir) if workdir else None) or (Config(), Origin())
+    given = frozenset(name.removeprefix("config.") for name, _ in overrides)
+    kept: set[str] = set()
+    fit = None
+    if recipe is not None:
+        said, fit = _load(recipe)
+        kept = {*origin.given, *(origin.fitted if origin.recipe == recipe else ())} - given
+    else:
+        said = to_dict(Config() if default and not workdir else load_config(workdir or Path()))
+    if origin.recipe == recipe:
+        fit = None
+    config = _overridden(said, {name: _flat(to_dict(before))[name] for name in kept}, overrides, fit)
+
+    now, own = _flat(to_dict(config)), _flat(to_dict(Config())) | _flat(said)
+    other = {name for name, value in now.items() if value != own[name]}
+    all_given = given.union(origin.given)
+    if recipe is None:
+        begun_with, fitted = origin.recipe, set(origin.fitted)
+    else:
+        begun_with, fitted = recipe, other
+    known = Origin(begun_with, tuple(sorted(all_given)), tuple(sorted(fitted - all_given)))
+    stays = ", ".join(f"{name} = {now[name]!r}" for name in sorted(kept & other & set(origin.given)))
+    told = f"{workdir and workdir / CONFIG}: still has {stays}; give a field again to change it" if stays else ""
+    return Resolved(config, known, given, told)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """SECTION.FIELD -> its value, a tuple as a list."""
+    return {
+        f"{section}.{field}": list(value) if isinstance(value, tuple) else value
+        for section, fields in values.items()
+        if isinstance(fields, dict)
+        for field, value in fields.items()
+    }
+
+
+def _overridden(values: dict[str, Any], kept: dict[str, Any], overrides: Overrides, fit: Any) -> Config:
+    """The config of these values, with others over them: by name, and then as texts; and then fitted, unless `fit` is
+    None. Raises ConfigError with a line for each mistake.
+    """
+    from bertjax.config.recipe import fitted, from_dict, unchecked
+
+    values = copy.deepcopy(values)
+    for name, value in kept.items():
+        _set(values, name, value)
     errors: list[str] = []
     told: list[str] = []
     for name, text in overrides:
@@ -40,7 +110,7 @@ def configured(recipe: str | None, workdir: Path | None, overrides: Overrides) -
             errors.append(f"--{name if text is None else f'{name}={text}'}: {error}")
     try:
         if fit and not errors:
-            config, told = fitted(values, fit, {name.removeprefix("config.") for name, _ in overrides})
+            config, told = fitted(values, fit, {*kept, *(name.removeprefix("config.") for name, _ in overrides)})
         else:  # of values that would still have been fitted, not all need to agree
             config = unchecked(values) if fit else from_dict(values)
     except ConfigError as error:
@@ -50,6 +120,14 @@ def configured(recipe: str | None, workdir: Path | None, overrides: Overrides) -
     for line in told:
         say(line)
     return config
+
+
+def recipes() -> dict[str, Path]:
+    """Name -> file of each recipe that comes with bertjax."""
+    package = Path(bertjax.__file__).parent
+    # In a checkout, configs/ lies beside the package; a wheel has it inside.
+    found = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(found.glob("*.py"))}
 
 
 def kinds() -> dict[str, Any]:
@@ -67,9 +145,11 @@ def _load(recipe: str) -> tuple[dict[str, Any], Any]:
 
     name, colon, argument = recipe.partition(":")
     path = Path(name).expanduser().absolute()
+    if path.suffix != ".py" or not path.is_file():
+        path = recipes().get(name, path)
     spec = importlib.util.spec_from_file_location("recipe", path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise ConfigError(f"--config={recipe}: there is no Python file {path}; recipes are in configs/")
+        raise ConfigError(f"--config={recipe}: there is no Python file {path}; {_known(Path(name).stem)}")
     module: Any = importlib.util.module_from_spec(spec)
     given = [argument] if colon else []
 
@@ -89,6 +169,12 @@ def _load(recipe: str) -> tuple[dict[str, Any], Any]:
     return config.to_dict(), fit and (lambda config, fields: run(lambda: list(fit(config, fields, *given))))
 
 
+def _known(name: str) -> str:
+    names = list(recipes())
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"the recipes that come with bertjax are {', '.join(names)}"
+
+
 def _cause(error: BaseException, path: Path) -> str:
     """What went wrong in a recipe, and in which of its lines; a ValueError says it all by itself."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
@@ -101,14 +187,18 @@ def _cause(error: BaseException, path: Path) -> str:
 
 def _override(values: dict[str, Any], path: str, text: str | None) -> None:
     """Set a field of the values by its text; a name that is not known is left to `from_dict`, which reports it."""
-    section, _, field = path.partition(".")
-    if not field or text is None:
+    if not path.partition(".")[2] or text is None:
         raise ValueError("must have the form --config.SECTION.FIELD=VALUE")
     kind = kinds().get(path, str)
     try:
         value = _typed(kind, text)
     except (ValueError, SyntaxError):
-        raise ValueError(f"must be {_described(kind)}") from None
+        raise ValueError(f"must be {described(kind)}") from None
+    _set(values, path, value)
+
+
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    section, _, field = path.partition(".")
     fields = values.setdefault(section, {})
     if isinstance(fields, dict):
         fields[field] = value
@@ -134,7 +224,8 @@ def _typed(kind: Any, text: str) -> Any:
     return kind(text)
 
 
-def _described(kind: Any) -> str:
+def described(kind: Any) -> str:
+    """What a value of this type is."""
     if typing.get_origin(kind) is tuple:
-        return f"{_described(typing.get_args(kind)[0])}, or several with commas between"
+        return f"{described(typing.get_args(kind)[0])}, or several with commas between"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[kind]

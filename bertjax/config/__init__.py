@@ -3,6 +3,7 @@
 limits   what a field says of itself: meaning, limits, whether a run may change it
 schema   frozen dataclasses: each field with its default and those
 rules    what fields must satisfy, alone by their limits and with each other
+made     what is made of which fields before a run begins
 recipe   `default()` for recipes to change, `from_dict` back from them or from saved JSON
 
 Imports `errors` and nothing else of the package. No JAX: `bertjax --help` must be quick.

@@ -7,7 +7,6 @@ A recipe whose sizes follow from the text has a function `fit` beside its `get_c
 
 import dataclasses
 import difflib
-import json
 import typing
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -31,11 +30,6 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
         name: {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
         for name, fields in sections.items()
     }
-
-
-def to_json(config: Config) -> str:
-    """The resolved config as indented JSON."""
-    return json.dumps(to_dict(config), indent=2, allow_nan=False) + "\n"
 
 
 def from_dict(values: Any) -> Config:

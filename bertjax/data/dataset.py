@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from bertjax import storage
+from bertjax.config.made import DATA_SET
 from bertjax.config.schema import DataConfig
 from bertjax.data.records import Records, damaged, difference, other_size, token_dtype
 from bertjax.data.tokenizer import Tokenizer
@@ -38,7 +39,7 @@ FORMAT_VERSION = 4
 METADATA = "bertjax.json"
 SPLITS = ("train", "validation")
 INDEX: dict[str, Any] = {"sentences": np.int32, "documents": np.int64, "records": np.int64, "digests": np.uint64}
-SETTINGS = ("source", "format", "text_field", "lower_case", "holdout")
+SETTINGS = tuple(name.removeprefix("data.") for name in DATA_SET)
 """The fields of DataConfig on which the content of a prepared data set depends, beside the tokenizer."""
 
 COUNTS = "token_counts.npy"

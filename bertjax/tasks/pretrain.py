@@ -20,14 +20,16 @@ from bertjax.tasks.terms import terms
 from bertjax.train import metrics, session
 from bertjax.train.checkpoint import Identity
 from bertjax.train.task import Evaluation, Task
+from bertjax.train.workdir import Origin
 from bertjax.trained import load, warmstart
 
 
-def pretrain(config: Config, directory: Path) -> bool:
+def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
     Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
-    same call goes on from it. Raises a UserError before anything compiles if an input does not fit.
+    same call goes on from it. Raises a UserError before anything compiles if an input does not fit. `origin` is saved
+    with the config, for the commands that follow.
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
@@ -51,7 +53,7 @@ def pretrain(config: Config, directory: Path) -> bool:
     begin = None if going_on or not config.run.init_from else _from_trained(config, tokenizer)
     if config.teacher.path:
         task = distill.distilled(task, config, teacher.load(config, tokenizer, mesh))
-    return session.train(config, task, directory, mesh, begin=begin)
+    return session.train(config, task, directory, mesh, begin=begin, origin=origin)
 
 
 def pretraining(

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from bertjax import storage
 from bertjax.config.schema import Config
 from bertjax.console import say
-from bertjax.errors import ConfigError, DataError, WorkerError
+from bertjax.errors import DataError, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import sharding
 from bertjax.progress import Progress
@@ -35,17 +35,24 @@ def going_on(config: Config, directory: Path) -> bool:
     if before is None:
         return False
     if not before.identity.get("data set"):
-        fix = f"name a new --workdir, and --config.run.init_from={directory}"
-        raise ConfigError(f"--workdir={directory}: holds an imported model, not a run; {fix}")
+        raise workdir.imported(directory)
     workdir.check_same_run(directory, before.config, config)
     return True
 
 
-def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Begin | None = None) -> bool:
+def train(
+    config: Config,
+    task: Task,
+    directory: Path,
+    mesh: Mesh,
+    *,
+    begin: Begin | None = None,
+    origin: workdir.Origin | None = None,
+) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
     Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
-    same call goes on from it. `begin` None = a new run begins with fresh parameters.
+    same call goes on from it. `begin` None = a new run begins with fresh parameters. `origin` is saved with the config.
     """
     run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
     with storage.locked(storage.make(directory)):
@@ -61,7 +68,7 @@ def train(config: Config, task: Task, directory: Path, mesh: Mesh, *, begin: Beg
         if start >= run.steps:
             say(f"{directory}: is done, at step {start} of {run.steps}")
             return True
-        workdir.save_config(directory, config)
+        workdir.save_config(directory, config, origin)
         with (
             stop,  # first, so that it also covers the end of the last save
             _telling_what_is_saved(directory, start, stop),

@@ -1,6 +1,6 @@
-"""The directory of one run: where its files are, its config, and what of that may change when it goes on.
+"""The directory of one run: where its files are, its config, and what of that may change.
 
-config.json      the resolved config; data, never executed
+config.json      the resolved config, and under "origin" where its values are from; data, never executed
 tokenizer/       unless data.tokenizer names another
 data/            the prepared data set, unless data.prepared names another
 checkpoints/     STEP/ by Orbax
@@ -8,19 +8,33 @@ metrics.jsonl    one object a line
 curves.png       drawn from it
 """
 
+import contextlib
+import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertjax import storage
+from bertjax.config import made
 from bertjax.config.limits import limits
-from bertjax.config.recipe import from_dict, to_dict, to_json
+from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config, DataConfig
 from bertjax.errors import ConfigError
 
 CONFIG = "config.json"
+ORIGIN = "origin"
 _SIZE_LIMIT = 10_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the values of a config are from: from a recipe, but for fields (SECTION.FIELD) with others."""
+
+    recipe: str = ""  # as --config named it; "" = the defaults
+    given: tuple[str, ...] = ()  # by command lines
+    fitted: tuple[str, ...] = ()  # by the recipe, to the corpus of this run
 
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
@@ -35,25 +49,115 @@ def prepared_path(workdir: Path, data: DataConfig) -> Path:
 
 
 def load_config(workdir: Path) -> Config:
-    """The config that a run in `workdir` was started with. Raises ConfigError if there is none, or it is damaged."""
+    """The config of the run in `workdir`. Raises ConfigError if there is none, or it is damaged."""
+    found = remembered(workdir)
+    if found is None:
+        raise ConfigError(f"{workdir / CONFIG}: not found; name a recipe with --config, or another --workdir")
+    return found[0]
+
+
+def remembered(workdir: Path) -> tuple[Config, Origin] | None:
+    """The config of the run in `workdir`, and where it is from; None without one. Raises ConfigError if damaged."""
+    path = workdir / CONFIG
     try:
-        values = json.loads(storage.read(workdir / CONFIG, _SIZE_LIMIT))
-    except FileNotFoundError:
-        raise ConfigError(f"{workdir / CONFIG}: not found; name a recipe with --config, or another --workdir") from None
+        values = json.loads(storage.read(path, _SIZE_LIMIT))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         fix = "restore it, or name another --workdir"
-        raise ConfigError(f"{workdir / CONFIG}: cannot be read ({error.strerror}); {fix}") from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {fix}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{workdir / CONFIG}: is not JSON ({error}); restore it, or name another --workdir") from None
+        fix = "restore it, or remove it and name the recipe once more"
+        raise ConfigError(f"{path}: is not JSON ({error}); {fix}") from None
     try:
-        return from_dict(values)
+        origin = _origin(values.pop(ORIGIN)) if isinstance(values, dict) and ORIGIN in values else Origin()
+        return from_dict(values), origin
     except ConfigError as error:
-        raise ConfigError("\n".join(f"{workdir / CONFIG}: {line}" for line in str(error).splitlines())) from None
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
-def save_config(workdir: Path, config: Config) -> None:
-    """Write the resolved config, whole or not at all."""
-    storage.write(workdir / CONFIG, to_json(config))
+def _origin(values: Any) -> Origin:
+    """Raises ConfigError for what `save_config` does not write."""
+    names = {f"{section}.{name}" for section, fields in to_dict(Config()).items() for name in fields}
+    match values:
+        case {"recipe": str(recipe), "given": list(given), "fitted": list(fitted)} if len(values) == 3:
+            if all(isinstance(name, str) and name in names for name in given + fitted):
+                return Origin(recipe, tuple(given), tuple(fitted))
+    raise ConfigError(f"{ORIGIN} = {values!r:.60}: must be a recipe, and fields given and fitted; remove it")
+
+
+def save_config(workdir: Path, config: Config, origin: Origin | None = None) -> None:
+    """Write the resolved config, whole or not at all; `origin` None = nothing is known of it."""
+    values: dict[str, Any] = to_dict(config)
+    if origin is not None:
+        values[ORIGIN] = dataclasses.asdict(origin)
+    storage.write(workdir / CONFIG, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def remember(workdir: Path, config: Config, origin: Origin) -> None:
+    """Write the config of a run for the commands that follow. One that has begun writes it itself, after its checks.
+
+    Raises ConfigError, and writes nothing, for a field with another value than something in `workdir` was made with;
+    StorageError where it cannot write, or another process is at work.
+    """
+    if remembered(workdir) == (config, origin):
+        return
+    begun = _begun(workdir)
+    with contextlib.nullcontext() if begun else storage.locked(storage.make(workdir)):
+        before = remembered(workdir)
+        if before:
+            _check_made(workdir, before[0], config, begun=begun)
+        if not begun:
+            save_config(workdir, config, origin)
+
+
+def _begun(workdir: Path) -> bool:
+    """Whether there is a checkpoint of a run, whole or not."""
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+
+
+def _check_made(workdir: Path, before: Config, config: Config, *, begun: bool) -> None:
+    if begun:
+        if (workdir / "checkpoints" / "0").exists():
+            raise imported(workdir)
+        check_same_run(workdir, to_dict(before), config)
+    things = list(_made(workdir, before.data, config.data))
+    errors = []
+    for section, name, was, now in changes(to_dict(before), config):
+        stale = [(field, path) for field, path, made_of in things if f"{section}.{name}" in made_of]
+        if stale:
+            paths = " and ".join(str(path) for _, path in stale)
+            flags = " ".join(f"--config.{field}={path}" for field, path in stale)
+            was_it = "was" if len(stale) == 1 else "were"
+            errors.append(
+                f"{section}.{name} = {now!r}: {paths} {was_it} made with {was!r}; keep that, or remove {paths} to"
+                f" make anew, or use what is there with {flags}"
+            )
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def _made(workdir: Path, before: DataConfig, now: DataConfig) -> Iterator[tuple[str, Path, Collection[str]]]:
+    """What is there of the run's own and stays in use: the field that could name it, its path, and what it is made of.
+
+    What a field names is not the run's own: it was made of whatever it was.
+    """
+    tokenizer, data = tokenizer_path(workdir, before), prepared_path(workdir, before)
+    if not before.tokenizer and not now.tokenizer and tokenizer.exists():
+        yield "data.tokenizer", tokenizer, made.TOKENIZER
+    if not before.prepared and not now.prepared and data.is_dir() and any(data.iterdir()):
+        other = _are_different(tokenizer, tokenizer_path(workdir, now))
+        yield "data.prepared", data, (*made.DATA_SET, "data.tokenizer") if other else made.DATA_SET
+
+
+def _are_different(path: Path, other: Path) -> bool:
+    return path.is_file() and other.is_file() and path.read_bytes() != other.read_bytes()
+
+
+def imported(workdir: Path) -> ConfigError:
+    """That what is in `workdir` cannot go on."""
+    fix = f"name a new --workdir, and --config.run.init_from={workdir}"
+    return ConfigError(f"--workdir={workdir}: holds an imported model, not a run; {fix}")
 
 
 def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sections: Collection[str] = ()) -> None:

@@ -27,12 +27,12 @@ def mistakes(argv, takes, taken_by=()):
     ("argv", "takes", "only"),
     [
         ([], Takes(), "--config: is missing"),
-        ([], Takes("saved", (WORKDIR,)), "--workdir: is missing"),
+        ([], Takes(flags=(WORKDIR,)), "--workdir: is missing"),
         ([], Takes("none", (WORKDIR,)), "--workdir: is missing"),
         (["--confg=a.py"], Takes(flags=(WORKDIR,)), "--confg: there is no such flag; did you mean --config?"),
         (["--seed=1"], Takes(), "--seed: there is no such flag; did you mean --config.run.seed?"),
         (["--seed=1"], Takes("none"), "--seed: there is no such flag; --help lists"),
-        (["--workdir="], Takes("saved", (WORKDIR,)), "--workdir=: must be a local"),
+        (["--workdir="], Takes(flags=(WORKDIR,)), "--workdir=: must be a local"),
         (["--workdir=gs://b/x"], Takes("none", (WORKDIR,)), "--workdir=gs://b/x: must be a local"),
         ([RECIPE, RECIPE], Takes(), "--config: is given twice"),
         (["--number=1"], Takes("none", (NUMBER,)), "--number=1: must be a whole number of at least 2"),
@@ -66,15 +66,31 @@ def test_all_mistakes_are_in_one_report():
     assert len(lines) == 6
 
 
-def test_the_config_of_a_run_is_the_default_where_a_command_says_so(tmp_path):
-    workdir.save_config(tmp_path, override(Config(), run={"seed": 3}))
-    takes, flag = Takes("saved", (WORKDIR,)), f"--workdir={tmp_path}"
-    assert parse([flag], takes, {})["config"] == override(Config(), run={"seed": 3})
-    assert parse([flag, "--config.run.keep=1"], takes, {})["config"] == override(Config(), run={"seed": 3, "keep": 1})
-    assert parse([flag, RECIPE], takes, {})["config"].model.num_layers == 2
+def test_a_command_gets_what_it_takes_of_the_config(tmp_path):
+    saved, flag = override(Config(), run={"seed": 3}), f"--workdir={tmp_path}"
+    workdir.save_config(tmp_path, saved)
+    assert parse([flag], Takes(), {}) == {"config": saved}
+    assert parse([flag], Takes(flags=(WORKDIR,)), {}) == {"config": saved, "workdir": tmp_path}
+    changed = parse([flag, "--config.run.keep=1"], Takes("kept", (WORKDIR,)), {})
+    origin = workdir.Origin(given=("run.keep",))
+    assert changed == {"config": override(saved, run={"keep": 1}), "origin": origin, "workdir": tmp_path}
+    assert parse([flag, RECIPE], Takes(), {})["config"].model.num_layers == 2
+    assert parse([flag], Takes("shown"), {})["resolved"].config == saved
+    assert parse([], Takes("shown"), {})["resolved"].config == Config()
+    assert workdir.load_config(tmp_path) == saved
     (tmp_path / workdir.CONFIG).write_text("null")
-    (line,) = mistakes([flag], takes)
-    assert line.startswith(f"{tmp_path / workdir.CONFIG}: ")
+    for takes in (Takes(), Takes("kept", (WORKDIR,)), Takes("shown")):
+        (line,) = mistakes([flag], takes)
+        assert line.startswith(f"{tmp_path / workdir.CONFIG}: ")
+
+
+def test_it_is_said_what_stays_in_spite_of_the_recipe(tmp_path, capsys):
+    flag = f"--workdir={tmp_path}"
+    values = parse([flag, RECIPE, "--config.run.seed=3"], Takes("kept"), {})
+    workdir.save_config(tmp_path, values["config"], values["origin"])
+    assert parse([flag], Takes(), {}) and capsys.readouterr().err == ""
+    assert parse([flag, RECIPE], Takes(), {})["config"].run.seed == 3
+    assert "still has run.seed = 3;" in capsys.readouterr().err
 
 
 def test_flags_and_words(tmp_path):

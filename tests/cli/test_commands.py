@@ -29,11 +29,14 @@ def run(*arguments):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_gets_what_it_takes(name):
-    """By the names of its function's parameters; and where the config is that of a run, the run must be named."""
+    """By the names of its function's parameters; and one that keeps the config must be told where."""
     command = COMMANDS[name]
-    takes = set(command.takes.named) | ({"words"} if command.takes.words else set())
+    takes = {flag.name for flag in command.takes.flags} | ({"words"} if command.takes.words else set())
+    takes |= {"read": {"config"}, "kept": {"config", "origin"}, "shown": {"resolved"}, "none": set()}[
+        command.takes.config
+    ]
     assert takes == set(inspect.signature(command.run).parameters)
-    assert command.takes.config != "saved" or command.takes.named["workdir"].required
+    assert command.takes.config != "kept" or command.takes.named["workdir"].required
 
 
 MISTAKES = [
@@ -50,7 +53,12 @@ MISTAKES = [
     (["evaluate", "--workdir=/nonexistent"], 2, "/nonexistent/config.json: not found"),
     (["fill-mask", "a [MASK]"], 2, "--workdir: is missing"),
     (["fill-mask", "a [MASK]", "--workdir={tmp}", RECIPE], 2, "--config: is not for this command"),
-    (["pretrain", RECIPE, "--workdir=/proc/x"], 3, "spiece.model"),
+    (["pretrain", RECIPE, "--workdir=/proc/x"], 7, "/proc/x: cannot be written"),
+    (["pretrain", RECIPE, "--workdir={tmp}"], 3, "spiece.model"),
+    (["prepare", "--workdir={tmp}"], 2, "config.json: not found; name a recipe with --config"),
+    (["data", "report"], 2, "--config: is missing"),
+    (["config", "model.hiden_size"], 2, "did you mean model.hidden_size?"),
+    (["config", "xyz"], 2, "xyz: there is no such section or field; the sections are model, compute"),
     (["pretrain", RECIPE, "--workdir=gs://bucket/run"], 2, "must be a local"),
     (["tokenizer", RECIPE, "--workdir={tmp}", "--config.data.tokenizer=vocab.txt"], 2, "end it in .model"),
     (["tokenizer", RECIPE, "--workdir", "/proc/x"], 7, "/proc/x: cannot be written"),
@@ -176,36 +184,52 @@ def test_data_commands(tmp_path, corpus_file, capsys):
     assert "<html" in (tmp_path / "report.html").read_text()
     assert run("tokenizer", *flags, f"--workdir={tmp_path}") == run("prepare", *flags, f"--workdir={tmp_path}") == 0
     capsys.readouterr()
-    assert run("bench", "data", *flags, f"--workdir={tmp_path}", "--seconds=0.1", "--json") == 0
+    assert run("bench", "data", f"--workdir={tmp_path}", "--seconds=0.1", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert {"real_tokens_per_second_per_core", "packing_density", "rows", "bound_by"} <= result.keys()
     assert result["rows"] > 0 and 0 < result["packing_density"] <= 1
-    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 0
+    assert run("data", "verify", f"--workdir={tmp_path}") == 0
     (shard,) = (tmp_path / "data").glob("bertjax-train*")
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     capsys.readouterr()
-    assert run("data", "verify", *flags, f"--workdir={tmp_path}") == 3
+    assert run("data", "verify", f"--workdir={tmp_path}") == 3
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert shard.name in line
 
 
 def test_the_whole_path_by_commands(tmp_path, corpus_file, capsys):
-    """tokenizer, prepare, pretrain, evaluate, fill-mask; the second time each says that it is done."""
-    flags = [f"--workdir={tmp_path}", "--config=configs/quickstart.py", f"--config.data.source={corpus_file}"]
-    flags += ["--config.model.vocab_size=300", "--config.data.batch_size=8", "--config.data.holdout=0.2"]
-    flags += ["--config.run.steps=4", "--config.run.eval_rows=16", "--config.optim.warmup_steps=2"]
-    flags += ["--config.model.hidden_size=32", "--config.model.embedding_size=32", "--config.model.ffn_size=32"]
-    flags += ["--config.data.prepare_workers=1"]
+    """tokenizer, prepare, pretrain, evaluate, fill-mask: the first names the recipe, the others the directory alone.
+
+    The second time each says that it is done.
+    """
+    workdir = f"--workdir={tmp_path}"
+    first = ["--config=quickstart", f"--config.data.source={corpus_file}"]
+    first += ["--config.model.vocab_size=300", "--config.data.batch_size=8", "--config.data.holdout=0.2"]
+    first += ["--config.run.eval_rows=16", "--config.optim.warmup_steps=2", "--config.data.prepare_workers=1"]
+    first += ["--config.model.hidden_size=32", "--config.model.embedding_size=32", "--config.model.ffn_size=32"]
     for again in (False, True):
-        assert run("tokenizer", *flags) == 0
+        assert run("tokenizer", workdir, *first) == 0
         assert ("exists, and stays" in capsys.readouterr().err) == again
-        assert run("prepare", *flags) == 0
+        assert run("prepare", workdir) == 0
         out, err = capsys.readouterr()
         assert json.loads(out)["documents"] == 40 and ("already prepared" in err) == again
-        assert run("pretrain", *flags) == 0
+        assert run("pretrain", workdir, *([] if again else ["--config.run.steps=4"])) == 0
         assert ("is done" in capsys.readouterr().err) == again
-    assert run("prepare", *flags, "--config.data.holdout=0.3") == 2
-    assert "prepared with other settings" in capsys.readouterr().err
+    before = (tmp_path / "config.json").read_bytes()
+    for field in ("data.holdout=0.3", "model.vocab_size=200", "optim.lr=0.5"):
+        for command in ("tokenizer", "prepare", "pretrain"):
+            assert run(command, workdir, f"--config.{field}") == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"bertjax: {field.replace('=', ' = ')}: ")
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert run("config", workdir, "--json", "run.steps", "model.hidden_size", "model.share", "run.keep") == 0
+    sources = {name: field["from"] for name, field in json.loads(capsys.readouterr().out).items()}
+    assert sources == {
+        "model.hidden_size": "remembered",
+        "model.share": "recipe quickstart",
+        "run.steps": "remembered",
+        "run.keep": "default",
+    }
     assert run("evaluate", f"--workdir={tmp_path}") == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     keys = {"steps", "mlm_loss", "mlm_accuracy", "pair_accuracy", "unigram_loss", "tokens_per_second", "workdir"}

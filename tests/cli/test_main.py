@@ -10,7 +10,8 @@ import pytest
 from bertjax import errors
 from bertjax.cli import main as cli
 from bertjax.cli.arguments import Takes
-from bertjax.cli.commands import COMMANDS, Command, ReadEnough
+from bertjax.cli.commands import COMMANDS, Command
+from bertjax.cli.output import ReadEnough
 
 
 def run(*arguments):

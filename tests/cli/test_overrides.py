@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from bertjax.cli.overrides import configured
+from bertjax.cli.overrides import configured, kinds, recipes
 from bertjax.config.recipe import default, override
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError, DataError
+from bertjax.train.workdir import Origin, save_config
 
 
 @pytest.fixture
@@ -23,7 +24,11 @@ def recipe(tmp_path):
 
 
 def config_of(recipe, *overrides):
-    return configured(recipe, None, [tuple(text.split("=", 1)) if "=" in text else (text, None) for text in overrides])
+    return configured(recipe, None, pairs(overrides)).config
+
+
+def pairs(overrides):
+    return [tuple(text.split("=", 1)) if "=" in text else (text, None) for text in overrides]
 
 
 def mistakes(*arguments):
@@ -190,3 +195,97 @@ def test_an_error_of_the_text_keeps_its_kind(recipe):
     body = "from bertjax.errors import DataError; raise DataError('no such file')"
     with pytest.raises(DataError, match="^no such file$"):
         config_of(recipe(FIT.format(body)))
+
+
+def test_a_recipe_that_comes_with_bertjax_is_named_without_a_path(tmp_path, monkeypatch):
+    """From any directory; what lies there under the same name is not meant, unless it is named as a file."""
+    monkeypatch.chdir(tmp_path)
+    assert config_of("bert:tiny").model.num_layers == 2
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "quickstart").write_text("some notes")
+    assert config_of("quickstart").model.share == "all"
+    (tmp_path / "bert.py").write_text("raise ValueError('mine')")
+    assert config_of("bert:tiny").model.num_layers == 2
+    assert mistakes("bert.py:tiny") == ["--config=bert.py:tiny: mine"]
+    assert mistakes("bret:tiny")[0].endswith("did you mean bert?")
+    (line,) = mistakes("configs/zzz.py")
+    assert all(name in line for name in recipes())
+
+
+def test_a_path_wins_over_a_name(tmp_path, recipe, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bertjax.cli.overrides.recipes", lambda: {"recipe.py": tmp_path / "other.py"})
+    recipe("c = default(); c.run.seed = 1; return c")
+    recipe("c = default(); c.run.seed = 2; return c", name="other.py")
+    assert config_of("recipe.py").run.seed == 1
+
+
+def test_without_a_recipe_the_config_is_that_of_the_run(tmp_path, recipe):
+    first = configured(recipe("c = default(); c.run.seed = 7; return c"), tmp_path, pairs(["config.optim.lr=0.5"]))
+    save_config(tmp_path, first.config, first.origin)
+    later = configured(None, tmp_path, [])
+    assert (later.config, later.origin, later.told) == (first.config, first.origin, "")
+    assert (later.config.run.seed, later.config.optim.lr) == (7, 0.5)
+    changed = configured(None, tmp_path, pairs(["config.run.keep=9"]))
+    assert changed.config == override(first.config, run={"keep": 9})
+    assert changed.origin == Origin(first.origin.recipe, ("optim.lr", "run.keep"))
+
+
+def test_the_source_of_every_field(tmp_path, recipe):
+    """Each is the default, or from the recipe, the command line, or remembered; those four, and no other."""
+    path = recipe("c = default(); c.run.seed = 7; c.run.keep = 5; return c")
+
+    def sources(resolved):
+        found = {name: resolved.source(name) for name in kinds()}
+        return {name: source for name, source in found.items() if source != "default"}
+
+    first = configured(path, tmp_path, pairs(["config.optim.lr=0.5", "config.run.keep=6"]))
+    own = {"run.seed": f"recipe {path}"}
+    assert sources(first) == own | {"optim.lr": "command line", "run.keep": "command line"}
+    save_config(tmp_path, first.config, first.origin)
+    assert sources(configured(None, tmp_path, [])) == own | {"optim.lr": "remembered", "run.keep": "remembered"}
+    # Also where it is the default again, that was said.
+    again = configured(None, tmp_path, pairs(["config.run.keep=3"]))
+    assert sources(again) == own | {"optim.lr": "remembered", "run.keep": "command line"}
+    # Of a run that was begun from Python nothing is known but the values.
+    save_config(tmp_path, first.config)
+    values = {"optim.lr": "remembered", "run.keep": "remembered", "run.seed": "remembered"}
+    assert sources(configured(None, tmp_path, [])) == values
+
+
+def test_a_recipe_that_is_named_again_does_not_undo_what_was_given(tmp_path, recipe):
+    path = recipe("c = default(); c.run.seed = 7; return c")
+    first = configured(path, tmp_path, pairs(["config.optim.lr=0.5", "config.run.seed=8"]))
+    save_config(tmp_path, first.config, first.origin)
+    again = configured(path, tmp_path, [])
+    assert (again.config, again.origin) == (first.config, first.origin)
+    assert again.told.startswith(f"{tmp_path / 'config.json'}: still has optim.lr = 0.5, run.seed = 8; ")
+    # What is given now counts; what the recipe says now, counts where nothing was given.
+    recipe("c = default(); c.run.seed = 9; c.run.keep = 9; return c")
+    edited = configured(path, tmp_path, pairs(["config.optim.lr=0.25"]))
+    assert edited.config == override(first.config, optim={"lr": 0.25}, run={"keep": 9})
+    assert "optim.lr" not in edited.told
+
+
+def test_what_a_recipe_fitted_stays_with_that_recipe(tmp_path, recipe):
+    """Fields that neither the recipe's values nor a command line explain are fitted; another recipe has none of it."""
+    path = recipe("return default()")
+    fitted = override(configured(path, None, []).config, model={"vocab_size": 777})
+    save_config(tmp_path, fitted, Origin(path, (), ("model.vocab_size",)))
+    again = configured(path, tmp_path, pairs(["config.run.seed=1"]))
+    assert again.config == override(fitted, run={"seed": 1})
+    assert again.origin == Origin(path, ("run.seed",), ("model.vocab_size",))
+    assert again.source("model.vocab_size") == f"recipe {path}"
+    given = configured(None, tmp_path, pairs(["config.model.vocab_size=888"]))
+    assert given.origin == Origin(path, ("model.vocab_size",))
+    other = configured(recipe("return default()", name="other.py"), tmp_path, [])
+    assert other.config == Config() and other.origin.fitted == ()
+
+
+def test_a_config_of_a_run_that_is_damaged_is_one_line_also_with_a_recipe(tmp_path, recipe):
+    """It would be written over."""
+    for text in ("{", "null", '{"origin": 3}', '{"origin": {"recipe": "", "given": ["run.step"], "fitted": []}}'):
+        (tmp_path / "config.json").write_text(text)
+        for named in (recipe(), None):
+            with pytest.raises(ConfigError, match=f"^{tmp_path / 'config.json'}: [^\n]*$"):
+                configured(named, tmp_path, [])

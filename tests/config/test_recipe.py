@@ -5,21 +5,21 @@ import json
 import ml_collections
 import pytest
 
-from bertjax.config.recipe import default, fitted, from_dict, override, to_dict, to_json
+from bertjax.config.recipe import default, fitted, from_dict, override, to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
 
 
 def test_round_trips():
     assert from_dict(default()) == Config()
-    assert from_dict(json.loads(to_json(Config()))) == Config()
+    assert from_dict(json.loads(json.dumps(to_dict(Config())))) == Config()
     changed = override(Config(), run={"steps": 20_000}, model={"share": "all"})
     assert changed.run.steps == 20_000
     assert from_dict(to_dict(changed)) == changed
 
 
 def test_lists_of_json_become_tuples_of_their_type():
-    values = json.loads(to_json(Config()))
+    values = json.loads(json.dumps(to_dict(Config())))
     values["data"]["buckets"] = [64, 128]
     assert from_dict(values).data.buckets == (64, 128)
     values["data"]["buckets"] = [64, 128.0]

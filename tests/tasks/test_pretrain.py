@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax import storage
-from bertjax.config.recipe import override, to_json
+from bertjax.config.recipe import override, to_dict
 from bertjax.corpus import prepare
 from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.corpus.units import documents
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_it_promises(trained):
     assert [line["step"] for line in evaluations] == [3, 6]
     assert {"eval_mlm_accuracy", "eval_pair_loss", "eval_pair_accuracy", "eval_unigram_loss"} <= set(evaluations[0])
     assert checkpoint.steps(directory / "checkpoints") == [3, 6]
-    assert (directory / "config.json").read_text() == to_json(config)
+    assert json.loads((directory / "config.json").read_text()) == to_dict(config)
     assert (directory / "curves.png").stat().st_size > 10_000
     assert final_state(config, directory)[1][1] == 6 * config.data.batch_size
 
@@ -180,10 +180,10 @@ def command_of(config, directory, *, cache=""):
 
     What it compiles is kept for others, or in `cache`, as it must be for a process that may be killed while it writes.
     """
-    recipe = directory.with_suffix(".py")
+    recipe, values = directory.with_suffix(".py"), json.dumps(to_dict(config))
     recipe.write_text(
         "import json\nfrom bertjax.config.recipe import default, from_dict\nfrom dataclasses import asdict\n\n\n"
-        f"def get_config():\n    config, values = default(), asdict(from_dict(json.loads({to_json(config)!r})))\n"
+        f"def get_config():\n    config, values = default(), asdict(from_dict(json.loads({values!r})))\n"
         "    for name, fields in values.items():\n        config[name].update(fields)\n    return config\n"
     )
     command = [sys.executable, "-m", "bertjax.cli.main", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
