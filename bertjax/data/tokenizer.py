@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from bertjax.errors import DataError, one_line
 SUFFIXES = (".model", ".txt", ".json")
 """Of the files that `load` reads."""
 _UNUSABLE = 0.003  # share of the pieces
+Normalise = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
 
 
-def _is_uncased(pieces: list[str], special: Special) -> bool:
-    """Whether next to no piece has a capital or an accent, which an uncased text could never use: 0.08 % of those of
-    BERT's uncased vocabulary and 30 % of its cased one do.
+def _is_uncased(pieces: list[str], special: Special, cased: Normalise, uncased: Normalise) -> bool:
+    """Whether next to no piece has a capital or an accent, which an uncased text could never use: less than 0.1 % of
+    those of BERT's uncased vocabulary and 30 % of its cased one do. A text is normalised by one of the two functions.
     """
     text = [piece for index, piece in enumerate(pieces) if index not in astuple(special)]
-    return sum(normalise(piece, True) != normalise(piece, False) for piece in text) <= _UNUSABLE * len(text)
+    return sum(uncased(piece) != cased(piece) for piece in text) <= _UNUSABLE * len(text)
 
 
 def _special(path: Path, pieces: list[str], names: Sequence[Sequence[str]]) -> Special:
@@ -164,7 +165,10 @@ class _SentencePiece:
         self.special = _special(
             path, self.pieces, [["<pad>", "[PAD]"], ["<unk>", "[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]]
         )
-        self.lower_case = _is_uncased(self.pieces, self.special) if lower_case is None else lower_case
+        if lower_case is None:
+            both = (partial(normalise, lower_case=case) for case in (False, True))
+            lower_case = _is_uncased(self.pieces, self.special, *both)
+        self.lower_case = lower_case
         self.spellings = [" " + piece[1:] if piece[0] == "▁" else piece for piece in self.pieces]
         self.starts_word = np.array([_starts_word(piece) for piece in self.pieces])
         self._splits = {index: self._split(piece) for index, piece in enumerate(self.pieces) if _ends_in_comma(piece)}
@@ -225,7 +229,11 @@ class _WordPiece:
         self.vocab_size = len(self.pieces)
         self.digest = hashlib.sha256(content).hexdigest()
         self.special = _special(path, self.pieces, [["[PAD]"], ["[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]])
-        self.lower_case = _is_uncased(self.pieces, self.special) if lower_case is None else lower_case
+        if lower_case is None:
+            lower_case = _is_uncased(
+                self.pieces, self.special, *(bert_normalizer(case).normalize_str for case in (False, True))
+            )
+        self.lower_case = lower_case
         self.spellings = [piece[2:] if piece.startswith("##") else " " + piece for piece in self.pieces]
         self.starts_word = np.array([not piece.startswith("##") for piece in self.pieces])
         ids = {piece: index for index, piece in enumerate(self.pieces)}

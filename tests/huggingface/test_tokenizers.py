@@ -126,7 +126,10 @@ def test_letters_that_normalisation_takes_apart_are_put_together_again(lower_cas
 def test_a_trained_wordpiece_vocabulary_is_exported_with_its_ids_and_its_case(lower_case, tmp_path):
     """The case is not named again: the pieces show it."""
     texts = [*TEXT, *HARD, "Ein schönes Café in Köln."] * 2
-    train_wordpiece(texts, tmp_path / "vocab.txt", vocab_size=300, lower_case=lower_case)
+    with pytest.raises(DataError, match="use at most") as caught:
+        train_wordpiece(texts, tmp_path / "vocab.txt", vocab_size=9999, lower_case=lower_case)
+    size = int(str(caught.value).split("at most ")[1].split(",")[0])
+    train_wordpiece(texts, tmp_path / "vocab.txt", vocab_size=size, lower_case=lower_case)
     loaded = tokenizer.load(tmp_path / "vocab.txt", lower_case=None)
     assert loaded.lower_case == lower_case
     directory = write(tmp_path / "hf", **model_for(loaded), tokenizer=tmp_path / "vocab.txt", lower_case=None)
