@@ -30,6 +30,7 @@ def get_config(size="base"):
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
     layers, hidden, heads = SIZES[size]
     config = default()
+    config.data.tokenizer_kind = "wordpiece"
     config.model.update(
         num_layers=layers, hidden_size=hidden, embedding_size=hidden, num_heads=heads, ffn_size=4 * hidden
     )

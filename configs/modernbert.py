@@ -58,7 +58,7 @@ def get_config(size="base"):
     config.objective.pair = 0.0
     config.data.update(
         examples="doc_sentences",
-        lower_case=False,
+        case="cased",
         batch_size=4_608,
         seq_len=1_024,
         packing=16,

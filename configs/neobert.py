@@ -17,6 +17,7 @@ from bertjax.config.recipe import default
 def get_config():
     """The recipe; it takes no argument."""
     config = default()
+    config.data.tokenizer_kind = "wordpiece"
     config.model.update(
         vocab_size=30_522,
         num_layers=28,

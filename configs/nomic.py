@@ -15,6 +15,7 @@ from bertjax.config.recipe import default
 def get_config():
     """The recipe; it takes no argument."""
     config = default()
+    config.data.tokenizer_kind = "wordpiece"
     config.model.update(
         vocab_size=30_528,
         max_positions=2_048,

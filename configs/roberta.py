@@ -8,7 +8,7 @@ Command    bertjax pretrain --config=roberta:base --workdir=runs/roberta-base \
                --config.data.tokenizer=tokenizer.json --config.data.prepared=data/wiki-books
 
 The tokenizer is byte-level BPE, as RoBERTa's own tokenizer.json (its text is cased), or SentencePiece with
-`--config.data.tokenizer=spiece.model --config.data.lower_case=True --config.model.vocab_size=32000`. There is no
+`--config.data.tokenizer=spiece.model --config.data.case=uncased --config.model.vocab_size=32000`. There is no
 next-sentence task and only one token type. A row is filled with consecutive sentences, across the ends of documents.
 For a batch of 256 set optim.lr to 1e-4, for 2,048 to 5e-4.
 """
@@ -41,7 +41,7 @@ def get_config(size="base"):
         layer_norm_eps=1e-5,
     )
     config.objective.pair = 0.0
-    config.data.update(examples="full_sentences", lower_case=False, batch_size=8_192, seq_len=512, max_predictions=77)
+    config.data.update(examples="full_sentences", case="cased", batch_size=8_192, seq_len=512, max_predictions=77)
     config.optim.update(lr=lr, warmup_steps=warmup, b2=0.98, clip_norm=0.0, shift_decay=True, bias_correction=True)
     config.run.steps = 500_000
     return config

@@ -38,7 +38,7 @@ def get_config(alphabet="dna"):
         attention_dropout=0.0,
     )
     form = {"format": "ids"} if alphabet == "ids" else {"format": "lines", "alphabet": alphabet}
-    config.data.update(lower_case=False, examples="doc_sentences", packing=6, holdout=0.05, **form)
+    config.data.update(case="cased", examples="doc_sentences", packing=6, holdout=0.05, **form)
     config.data.update(batch_size=32, seq_len=256, max_predictions=40)
     config.objective.pair = 0.0
     config.optim.update(lr=2e-3, warmup_steps=200, bias_correction=True, b2=0.98)

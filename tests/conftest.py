@@ -52,7 +52,7 @@ def inputs(corpus_file, tmp_path_factory):
 
     from bertjax.corpus import prepare
     from bertjax.corpus import units as corpus
-    from bertjax.corpus.train_tokenizer import train_sentencepiece
+    from bertjax.vocabulary.unigram import train_sentencepiece
 
     data = tiny(data={"source": (str(corpus_file),)}).data
     texts = (sentence for document in corpus.documents(data) for sentence in document)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tokenizers
 from corpus.prepared import documents
 from directories import hf
@@ -13,7 +12,6 @@ from sequences import MOTIF, dna, japanese, smiles
 from small import tiny
 
 from bertjax.config.recipe import from_dict, override
-from bertjax.errors import DataError
 from bertjax.tasks.inputs import make_data, make_tokenizer, open_data
 from bertjax.tasks.pretrain import pretrain
 from bertjax.trained.exchange import export_directory
@@ -103,9 +101,7 @@ def assert_same_ids(tokenizer, directory, texts):
 def test_smiles_go_from_text_to_export(tmp_path):
     texts = list(smiles())
     (tmp_path / "x.smi").write_text("\n".join(texts) + "\n")
-    with pytest.raises(DataError, match=r"set it to 24 or less$"):
-        make_tokenizer(recipe("smiles", tmp_path / "x.smi"), tmp_path)
-    sizes = {"vocab_size": 24, "max_positions": 64}
+    sizes = {"max_positions": 64}
     data = {"seq_len": 64, "max_predictions": 10, "packing": 2}
     run = {"steps": 2}
     config = recipe("smiles", tmp_path / "x.smi", model=EXPORTED | sizes, data=data, run=run, optim={"warmup_steps": 1})
@@ -114,7 +110,7 @@ def test_smiles_go_from_text_to_export(tmp_path):
     # Each molecule is a document, read as it was written, without its name.
     stored = {tokenizer.decode(ids) for split in (prepared.train, prepared.validation) for ids in documents(split)}
     assert stored == {text.split()[0] for text in texts}
-    assert not prepared.token_counts[tokenizer.special.unk]
+    assert not prepared.token_counts[tokenizer.special.unk] and tokenizer.vocab_size == 24
 
 
 def test_ids_go_from_text_to_export(tmp_path):
@@ -136,12 +132,12 @@ def test_japanese_goes_from_text_to_export(tmp_path, capsys):
     texts = list(japanese())
     (tmp_path / "x.txt").write_text("\n\n".join(texts) + "\n")
     data = {"source": [str(tmp_path / "x.txt")], "examples": "sop", "seq_len": 32, "max_predictions": 5}
-    data |= {"lower_case": False, "prepare_workers": 1, "masking": "whole_word", "holdout": 0.1}
+    data |= {"case": "cased", "prepare_workers": 1, "masking": "whole_word", "holdout": 0.1}
     sizes = EXPORTED | {"vocab_size": 75, "num_heads": 2, "max_positions": 32}
     run = {"steps": 2, "eval_every": 0, "save_every": 0, "eval_rows": 8}
     config = tiny(model=sizes, data=data, run=run, optim={"warmup_steps": 1})
     tokenizer, prepared, directory = exported(config, tmp_path)
-    assert "lower_case" not in capsys.readouterr().err
+    assert "data.case" not in capsys.readouterr().err
     assert set(np.diff(prepared.train.document_offsets)) == {3}  # sentences, so that pairs have labels
     read = {tokenizer.decode(ids) for split in (prepared.train, prepared.validation) for ids in documents(split)}
     assert {text.replace(" ", "").replace("！", "!") for text in read} == {text.replace("！", "!") for text in texts}

@@ -175,7 +175,7 @@ def _text_warnings(values: dict[str, Any]) -> Iterator[str]:
     """What looks wrong in the data set, whatever the recipe makes of it: the value, then the fix."""
     duplicates, held_out = values["duplicate_documents"], values["validation"]
     if (unknown := values["unknown_rate"]) > 0.01:
-        fix = "train a tokenizer on it with `bertjax tokenizer`, or check data.tokenizer and data.lower_case"
+        fix = "train a tokenizer on it with `bertjax tokenizer`, or check data.tokenizer and data.case"
         yield f"unknown_rate = {percent(unknown)}: the vocabulary does not fit the text; {fix}"
     if (unused := values["vocabulary"]["unused"]) > 0.5:
         yield f"vocabulary: {percent(unused)} of its pieces never occur; train a smaller tokenizer, or add text"

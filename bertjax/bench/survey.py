@@ -12,8 +12,8 @@ import numpy as np
 
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import units
-from bertjax.corpus.train_tokenizer import CHARACTERS_OF_TOKEN, alphabet_of, count_characters, least_pieces, pieces_for
 from bertjax.data.tokenizer import normalise
+from bertjax.vocabulary.unigram import CHARACTERS_OF_TOKEN, alphabet_of, count_characters, least_pieces, pieces_for
 
 MOST = 400_000_000
 """Characters after which the rest is not read: what follows from the amount of text does not grow beyond that."""
@@ -63,7 +63,7 @@ class Survey:
 
 def survey(data: DataConfig, *, most: int = MOST) -> Survey:
     """The counts of `data.source`, or of its first `most` characters. Raises DataError as `units.documents` does."""
-    return counted(units.documents(data), lower_case=data.lower_case, most=most)
+    return counted(units.documents(data), lower_case=data.lower_case is not False, most=most)
 
 
 def counted(documents: Iterable[list[str]], *, lower_case: bool, most: int = MOST) -> Survey:

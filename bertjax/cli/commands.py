@@ -232,9 +232,10 @@ COMMANDS = {
     ),
     "tokenizer": Command(
         _tokenizer,
-        "train a SentencePiece tokenizer on data.source",
-        "ALBERT's settings, model.vocab_size pieces, to data.tokenizer or WORKDIR/tokenizer/spiece.model. For SMILES,\n"
-        "proteins and DNA (data.alphabet) and ids (data.format=ids) a list of pieces, to tokenizer.json.",
+        "train a tokenizer on data.source",
+        "SentencePiece as ALBERT's or WordPiece as BERT's (data.tokenizer_kind), with model.vocab_size pieces, in\n"
+        "data.tokenizer or WORKDIR/tokenizer. For SMILES, proteins and DNA (data.alphabet) and ids (data.format=ids)\n"
+        "a list of pieces, in tokenizer.json.",
         Takes("kept", flags=(_WORKDIR,)),
     ),
     "prepare": Command(

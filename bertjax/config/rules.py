@@ -231,8 +231,8 @@ def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
     words = d.alphabet == "words"
     return [
         (
-            words or not d.lower_case,
-            f"data.lower_case = True: data.alphabet = {d.alphabet} has a case of its own (c and C); set it to False",
+            words or d.case != "uncased",
+            f"data.case = uncased: data.alphabet = {d.alphabet} has a case of its own (c and C); set it to cased",
         ),
         (
             words or d.format in ("lines", "fasta", "jsonl", "parquet"),
@@ -247,6 +247,11 @@ def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
         (
             d.alphabet == "dna" or d.kmer == 6,
             f"data.kmer = {d.kmer}: needs data.alphabet = dna; leave it",
+        ),
+        (
+            d.tokenizer_kind == "sentencepiece" or not d.by_rule,
+            f"data.tokenizer_kind = {d.tokenizer_kind}: pieces of data.alphabet = {d.alphabet} and data.format ="
+            f" {d.format} are listed, not trained; leave it",
         ),
     ]
 

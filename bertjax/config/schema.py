@@ -180,7 +180,7 @@ class DataConfig:
     format: str = value(
         "auto",
         "file (a document), paragraphs, sentences (one a line), lines (a document each, not split), fasta, ids"
-        " (lines of integers), wikiextractor, jsonl, parquet; auto = by name",
+        " (lines of integers), wikiextractor, jsonl, parquet; auto = by name and beginning",
         choices=(
             "auto",
             "file",
@@ -198,7 +198,13 @@ class DataConfig:
     text_field: str = value("text", "jsonl, parquet, tfds: the field that holds the text", may_change=True)
     tokenizer: str = value(
         "",
-        "a .model, vocab.txt or tokenizer.json; '' = WORKDIR/tokenizer/spiece.model, or tokenizer.json of an alphabet",
+        "a .model, vocab.txt or tokenizer.json; '' = in WORKDIR/tokenizer, where `bertjax tokenizer` writes",
+        may_change=True,
+    )
+    tokenizer_kind: str = value(
+        "sentencepiece",
+        "what `bertjax tokenizer` trains: sentencepiece (spiece.model, as ALBERT), wordpiece (vocab.txt, as BERT)",
+        choices=("sentencepiece", "wordpiece"),
         may_change=True,
     )
     alphabet: str = value(
@@ -208,7 +214,12 @@ class DataConfig:
         may_change=True,
     )
     kmer: int = value(6, "alphabet = dna: letters of a piece", least=1, below=9, may_change=True)
-    lower_case: bool = value(True, "uncased: lower-case and strip accents before tokenising")
+    case: str = value(
+        "auto",
+        "uncased: lower case, and no accents, before tokenising; cased; auto = cased where the text needs it, or the"
+        " pieces of the tokenizer that is there",
+        choices=("auto", "uncased", "cased"),
+    )
     prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", may_change=True)
     prepare_workers: int = value(
         0, "processes of `bertjax prepare`; 0 = one per core; the result is the same", least=0, may_change=True
@@ -263,6 +274,11 @@ class DataConfig:
     def pairs(self) -> bool:
         """Whether examples have two segments and a label."""
         return self.examples in ("nsp", "sop")
+
+    @property
+    def lower_case(self) -> bool | None:
+        """Whether a text loses its case and its accents; None: that follows from the text or the tokenizer."""
+        return {"auto": None, "uncased": True, "cased": False}[self.case]
 
     @property
     def last_mask_rate(self) -> float:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
 
-from bertjax.corpus import lines
+from bertjax.corpus import lines, opening
 from bertjax.corpus.lines import Lines, Notes
 
 MAX_JSON_BYTES = 16_000_000
 """A line of JSON is parsed as a whole; a longer one is dropped."""
+RECORDS = 1_000
+_HEAD = 1 << 20  # bytes in which they must be
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _WIKI40B = re.compile("_(?:START_ARTICLE|START_SECTION|START_PARAGRAPH|NEWLINE)_")
 
@@ -27,7 +29,7 @@ Paragraphs = Iterator[str | None]
 
 def paragraphs(path: str, start: int, end: int, form: str, field: str, notes: Notes) -> Paragraphs:
     """What belongs to the bytes from `start` to before `end` of a file. DataError for one that cannot be read."""
-    with lines.opened(path) as file:
+    with opening.opened(path) as file:
         offset = lines.seek_line(file, start, end)
         if offset >= end:
             return
@@ -49,16 +51,25 @@ def paragraphs(path: str, start: int, end: int, form: str, field: str, notes: No
 
 def is_json(path: str) -> bool:
     """Whether a name is that of lines of JSON, plain or compressed."""
-    return path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES)
+    for ending in opening.COMPRESSED:
+        path = path.removesuffix(ending)
+    return path.endswith(_JSON_LINES)
 
 
 def form_of(path: str) -> str:
-    """The form of a file, from its name and its first line, so that all its parts agree. DataError as `paragraphs`."""
+    """The form of a file, from its name and its beginning, so that all its parts agree. DataError as `paragraphs`.
+
+    Where the first RECORDS lines or more have no blank one among them, each is taken for a document: as paragraphs of
+    one document nothing of them could be held out.
+    """
     if is_json(path):
         return "jsonl"
-    with lines.opened(path) as file:
-        head = file.read(lines.BUFFER).removeprefix(codecs.BOM_UTF8).lstrip()
-    return "wikiextractor" if head.startswith(b"<doc ") else "paragraphs"
+    with opening.opened(path) as file:
+        head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).strip()
+    if head.startswith(b"<doc "):
+        return "wikiextractor"
+    found = head.split(b"\n")
+    return "lines" if len(found) >= RECORDS and all(map(bytes.strip, found)) else "paragraphs"
 
 
 def record(text: str, notes: Notes) -> Paragraphs:

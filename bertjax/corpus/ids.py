@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.corpus import lines, tables
+from bertjax.corpus import lines, opening, tables
 from bertjax.corpus.files import MAX_JSON_BYTES, Paragraphs, is_json
 from bertjax.corpus.lines import Notes
 from bertjax.data.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ def file_sequences(
     Raises DataError for a file that cannot be read and for what is no id of `tokenizer`, or of any vocabulary if that
     is None; it names the line.
     """
-    with lines.opened(path) as file:
+    with opening.opened(path) as file:
         offset = lines.seek_line(file, start, end)
         if offset >= end:
             return

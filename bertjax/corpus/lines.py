@@ -1,27 +1,20 @@
-"""The lines of a text file, plain or compressed, and notes on what is wrong with them.
+"""The lines of a text file, and notes on what is wrong with them.
 
 What is wrong with a line is counted, and its text is kept where that can be done. Memory is bounded whatever the file
 holds: a long line comes in pieces.
 """
 
 import codecs
-import contextlib
-import gzip
-import io
 import itertools
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import BinaryIO
 
-from bertjax.errors import DataError, one_line
+from bertjax.corpus import opening
 
 MAX_CHARACTERS = 1_000_000
 """A longer line is cut at white space, a longer document between sentences."""
-COMPRESSED = (".gz", ".zst")
-BUFFER = 1 << 18
-"""Bytes that are read at a time."""
 
 Lines = Iterator[tuple[int, str]]
 """(byte of the file at which the line begins, its text without white space at the ends)."""
@@ -43,38 +36,12 @@ class Notes:
             self.first = self.first or lost
 
 
-@contextlib.contextmanager
-def opened(path: str) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked. Raises DataError where it cannot be opened, and where the block cannot read it."""
-    try:
-        with _open(path) as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(unreadable(path, error)) from None
-
-
-def _open(path: str) -> BinaryIO:
-    if path.endswith(".gz"):
-        return io.BufferedReader(gzip.open(path), BUFFER)
-    if path.endswith(".zst"):
-        import pyarrow  # here, because only these files need it
-
-        return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), BUFFER)
-    return open(path, "rb", BUFFER)
-
-
-def unreadable(path: str, error: Exception) -> str:
-    """The message for a file that is not there, may not be read or is damaged."""
-    reason = getattr(error, "strerror", None) or one_line(error)
-    return f"{path}: cannot be read ({reason}); check the path, its permissions and that the file is whole"
-
-
 def seek_line(file: BinaryIO, start: int, end: int) -> int:
     """Move to the first line that begins in [start, end) and return its offset, or one from `end` on if none does."""
     if start == 0:
         return 0
     offset = file.seek(start - 1)
-    while offset < end and (piece := file.readline(BUFFER)):
+    while offset < end and (piece := file.readline(opening.BUFFER)):
         offset += len(piece)
         if piece.endswith(b"\n"):
             return offset
@@ -169,7 +136,7 @@ def stretches(line: Iterable[str], notes: Notes) -> Iterator[str]:
 
 def at_line(path: str, offset: int, problem: str) -> str:
     """The problem with the number of the line that begins at `offset`, which costs reading the file again up to it."""
-    with opened(path) as file:
+    with opening.opened(path) as file:
         begins = (begin for begin, _ in raw_lines(file, 0, MAX_CHARACTERS))
         number = sum(1 for _ in itertools.takewhile(lambda begin: begin <= offset, begins))
     return f"{path}:{number}: {problem}"

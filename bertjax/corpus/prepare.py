@@ -56,7 +56,7 @@ def prepare(
     try:
         if directory.exists() and any(directory.iterdir()):
             raise StorageError(f"{directory}: is not empty; delete it or set data.prepared to another directory")
-        job = _start(data, Path(tokenizer_path), tokenizer.digest, partial)
+        job = _start(data, Path(tokenizer_path), tokenizer, partial)
         results = _run(runner, partial, len(job["units"]), progress)
         least = min((result["least_digest"] for result in results), default=0)
         if data.holdout and not total(results, "documents", "validation") and total(results, "documents") > 1:
@@ -108,7 +108,7 @@ def local(processes: int) -> Runner:
 # The job and its units ---------------------------------------------------------------------------------------------
 
 
-def _start(data: DataConfig, tokenizer_path: Path, digest: str, partial: Path) -> dict:
+def _start(data: DataConfig, tokenizer_path: Path, tokenizer: Tokenizer, partial: Path) -> dict:
     """The job in `partial`: the one begun there before, if it had the same text and settings, or else a new one.
 
     Raises StorageError for a `partial` with content but no job: no `prepare` made it.
@@ -116,7 +116,7 @@ def _start(data: DataConfig, tokenizer_path: Path, digest: str, partial: Path) -
     units = corpus.units(data)
     stats = [[part.path, *_stat(part.path)] for unit in units for part in unit.parts]
     job = {
-        "settings": dataset.settings(data, digest),
+        "settings": dataset.settings(data, tokenizer),
         "tokenizer": str(tokenizer_path.absolute()),
         "units": [asdict(unit) for unit in units],
         "files": hashlib.sha256(json.dumps(stats, allow_nan=False).encode()).hexdigest(),
@@ -220,9 +220,12 @@ def _check_text(data: DataConfig, results: list[dict]) -> None:
         for _ in corpus.documents(data):  # reads it once more, and says what it found instead of text
             break
         raise DataError(f"data.source = {data.source}: not one token of text; name files with text")
-    if not total(results, "tokens", "train"):
+    if not total(results, "tokens", "train") and total(results, "documents") > 1:
         fix = "lower it, or name more documents"
         raise DataError(f"data.holdout = {data.holdout}: leaves no document to train on; {fix}")
+    if data.holdout and total(results, "documents") == 1:
+        fix = "put blank lines between documents, or set data.format to lines if each line is one, or name more files"
+        raise DataError(f"data.source = {data.source}: is a single document, of which nothing can be held out; {fix}")
 
 
 def _write(path: Path, content: dict) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import builtin, files, ids, lines, tables
+from bertjax.corpus import builtin, files, ids, lines, opening, tables
 from bertjax.corpus.files import Paragraphs
 from bertjax.corpus.lines import MAX_CHARACTERS, Notes
 from bertjax.corpus.sentences import split_sentences
@@ -33,7 +33,7 @@ _COMPRESSION = 4  # bytes of text in a compressed byte, roughly
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one source. Compressed files, and files that are one document, are read whole in any case."""
+    """A stretch of one source. Files that are compressed, UTF-16 or one document are read whole in any case."""
 
     path: str  # of a file, or "tfds:DIRECTORY[SPLIT]", or "builtin"
     start: int  # bytes of a file, row groups of Parquet, records of TFDS
@@ -115,8 +115,9 @@ def _cuts(path: str, data: DataConfig) -> Iterator[tuple[int, int, int]]:
         yield from ((i, i + 1, size) for i, size in enumerate(tables.row_groups(path, data.text_field)))
     else:
         size = _file_size(path)
+        opening.check_text(path)
         if _is_whole(path, data):
-            yield 0, size, size * (_COMPRESSION if path.endswith(lines.COMPRESSED) else 1)
+            yield 0, size, size * (_COMPRESSION if path.endswith(opening.COMPRESSED) else 1)
         else:
             yield from ((i, min(i + UNIT_BYTES, size), min(UNIT_BYTES, size - i)) for i in range(0, size, UNIT_BYTES))
 
@@ -125,7 +126,7 @@ def _file_size(path: str) -> int:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise DataError(lines.unreadable(path, error)) from None
+        raise DataError(opening.unreadable(path, error)) from None
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"data.source: {path} is a pipe or a device, which has no parts to be read again; name a file")
     return found.st_size
@@ -135,8 +136,20 @@ def _is_parquet(path: str, data: DataConfig) -> bool:
     return path.endswith(".parquet") or data.format == "parquet"
 
 
+def _is_text(path: str, data: DataConfig) -> bool:
+    return not (path == "builtin" or path.startswith("tfds:") or _is_parquet(path, data))
+
+
 def _is_whole(path: str, data: DataConfig) -> bool:
-    return path.endswith(lines.COMPRESSED) or data.format == "file"
+    return data.format == "file" or opening.recoded(path)
+
+
+def records(data: DataConfig) -> list[str]:
+    """The files of the corpus in which data.format = auto takes each line for a document."""
+    if data.format != "auto":
+        return []
+    paths = dict.fromkeys(part.path for unit in units(data) for part in unit.parts)
+    return [path for path in paths if _is_text(path, data) and files.form_of(path) == "lines"]
 
 
 # Documents ---------------------------------------------------------------------------------------------------------
@@ -217,15 +230,16 @@ def _gathered(part: Part, data: DataConfig, notes: Notes, tokenizer: Tokenizer |
 
 def _paragraphs(part: Part, data: DataConfig, notes: Notes, tokenizer: Tokenizer | None) -> Paragraphs:
     path, field = part.path, data.text_field
-    if data.format == "ids":
-        sequences = ids.parquet_sequences if _is_parquet(path, data) else ids.file_sequences
-        return sequences(path, part.start, part.end, field, tokenizer, notes)
+    if data.format == "ids" and _is_parquet(path, data):
+        return ids.parquet_sequences(path, part.start, part.end, field, tokenizer, notes)
     if path.startswith("tfds:"):
         return _records(tables.tfds_rows(path, part.start, part.end, field), field, notes)
     if _is_parquet(path, data):
         return _records(tables.parquet_rows(path, part.start, part.end, field), field, notes)
-    form = files.form_of(path) if data.format == "auto" else data.format
     end = sys.maxsize if _is_whole(path, data) else part.end
+    if data.format == "ids":
+        return ids.file_sequences(path, part.start, end, field, tokenizer, notes)
+    form = files.form_of(path) if data.format == "auto" else data.format
     return files.paragraphs(path, part.start, end, form, field, notes)
 
 

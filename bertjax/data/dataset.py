@@ -114,11 +114,13 @@ class Prepared:
     validation: Split
 
 
-def settings(data: DataConfig, digest: str) -> dict:
-    """What the content of a prepared data set depends on."""
+def settings(data: DataConfig, tokenizer: Tokenizer) -> dict:
+    """What the content of a prepared data set depends on; `case` is what it is with this tokenizer, never auto."""
     chosen = {name: getattr(data, name) for name in SETTINGS}
+    case = "uncased" if tokenizer.lower_case else "cased"
     # As JSON has it.
-    return chosen | {"source": list(data.source)} | {"tokenizer_digest": digest, "format_version": FORMAT_VERSION}
+    chosen |= {"source": list(data.source), "case": case}
+    return chosen | {"tokenizer_digest": tokenizer.digest, "format_version": FORMAT_VERSION}
 
 
 def check_tokenizer(prepared: Prepared, tokenizer: Tokenizer) -> None:
@@ -130,9 +132,9 @@ def check_tokenizer(prepared: Prepared, tokenizer: Tokenizer) -> None:
         )
 
 
-def matches(prepared: Prepared, data: DataConfig, tokenizer_digest: str) -> bool:
+def matches(prepared: Prepared, data: DataConfig, tokenizer: Tokenizer) -> bool:
     """Whether `prepared` was made with these settings and tokenizer. Files that changed since are not noticed."""
-    return prepared.settings == settings(data, tokenizer_digest)
+    return prepared.settings == settings(data, tokenizer)
 
 
 def load(directory: Path) -> Prepared:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,8 @@ from bertjax.errors import DataError, one_line
 SUFFIXES = (".model", ".txt", ".json")
 """Of the files that `load` reads."""
 SIZE_LIMIT = 100_000_000  # bytes; the largest published tokenizer.json has a third of that
+_UNUSABLE = 0.003  # share of the pieces
+Normalise = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Tokenizer(Protocol):
     pieces: list[str]
     spellings: list[str]  # of each piece in running text: with a space before it where it begins a word
     starts_word: np.ndarray  # bool [vocab_size]: whole-word masking begins a word here
+    lower_case: bool  # whether a text loses its case and its accents first; of a .json, as it was asked for
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts one after the other, int32 [n], and how many each has, int64 [texts].
@@ -57,14 +60,15 @@ class Tokenizer(Protocol):
         ...
 
 
-def load(path: str | Path, *, lower_case: bool) -> Tokenizer:
+def load(path: str | Path, *, lower_case: bool | None) -> Tokenizer:
     """The tokenizer of a SentencePiece `.model`, a WordPiece `.txt` or a `.json` of the tokenizers library: the
     byte-level BPE of RoBERTa, what transformers saves of BERT and ALBERT, or a list of words (WordLevel). Cheap
     enough for each worker to call.
 
-    A `.json` says itself what happens to case, so `lower_case` means nothing to it. Raises DataError for a file that is
-    missing, empty, damaged, of another kind, or without the special pieces. The libraries that read it are native code:
-    a file that nobody has tried may end the process, and goes through `bertjax.data.trial` first.
+    With `lower_case` None, a text loses its case and accents unless the pieces need them (`_is_uncased`). A `.json`
+    says itself what happens to them, so `lower_case` means nothing to it. Raises DataError for a file that is missing,
+    empty, damaged, of another kind, or without the special pieces. The libraries that read it are native code: a file
+    that nobody has tried may end the process, and goes through `bertjax.data.trial` first.
     """
     return parse(path, contents(path), lower_case=lower_case)
 
@@ -87,9 +91,9 @@ def contents(path: str | Path) -> bytes:
     return content
 
 
-def parse(path: str | Path, content: bytes, *, lower_case: bool) -> Tokenizer:
+def parse(path: str | Path, content: bytes, *, lower_case: bool | None) -> Tokenizer:
     """The tokenizer of a file with this content. Raises DataError as `load` does."""
-    makers: tuple[Callable[[Path, bytes, bool], Tokenizer], ...] = (_SentencePiece, _WordPiece, _Json)
+    makers: tuple[Callable[[Path, bytes, bool | None], Tokenizer], ...] = (_SentencePiece, _WordPiece, _Json)
     return dict(zip(SUFFIXES, makers, strict=True))[Path(path).suffix](Path(path), content, lower_case)
 
 
@@ -103,6 +107,14 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
             f"model.vocab_size = {vocab_size}: smaller than the {tokenizer.vocab_size} pieces of the tokenizer; set it"
             f" to {tokenizer.vocab_size} or more"
         )
+
+
+def _is_uncased(pieces: list[str], special: Special, cased: Normalise, uncased: Normalise) -> bool:
+    """Whether next to no piece has a capital or an accent, which an uncased text could never use: less than 0.1 % of
+    those of BERT's uncased vocabulary and 30 % of its cased one do. A text is normalised by one of the two functions.
+    """
+    text = [piece for index, piece in enumerate(pieces) if index not in astuple(special)]
+    return sum(uncased(piece) != cased(piece) for piece in text) <= _UNUSABLE * len(text)
 
 
 def _special(path: Path, pieces: list[str], names: Sequence[Sequence[str]]) -> Special:
@@ -153,7 +165,7 @@ def _decomposed(run: str, lower_case: bool) -> str:
 
 
 class _SentencePiece:
-    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
+    def __init__(self, path: Path, content: bytes, lower_case: bool | None) -> None:
         try:
             # One thread: the parallelism is over processes, and a pool in each would only get in the way.
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content, num_threads=1)
@@ -161,13 +173,16 @@ class _SentencePiece:
             raise DataError(
                 f"data.tokenizer = {str(path)!r}: not a SentencePiece model or a damaged one; copy or train it again"
             ) from None
-        self._lower_case = lower_case
         self.digest = hashlib.sha256(content).hexdigest()
         self.pieces = [self._model.id_to_piece(index) for index in range(self._model.get_piece_size())]
         self.vocab_size = len(self.pieces)
         self.special = _special(
             path, self.pieces, [["<pad>", "[PAD]"], ["<unk>", "[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]]
         )
+        if lower_case is None:
+            both = (partial(normalise, lower_case=case) for case in (False, True))
+            lower_case = _is_uncased(self.pieces, self.special, *both)
+        self.lower_case = lower_case
         self.spellings = [" " + piece[1:] if piece[0] == "▁" else piece for piece in self.pieces]
         self.starts_word = np.array([_starts_word(piece) for piece in self.pieces])
         self._splits = {index: self._split(piece) for index, piece in enumerate(self.pieces) if _ends_in_comma(piece)}
@@ -181,7 +196,7 @@ class _SentencePiece:
         return [self._model.piece_to_id(part) for part in [*parts, ","]]
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids_n, lengths = _flat(self._model.encode([normalise(text, self._lower_case) for text in texts]))
+        ids_n, lengths = _flat(self._model.encode([normalise(text, self.lower_case) for text in texts]))
         at_k = np.flatnonzero(self._is_split[ids_n])
         if not at_k.size:
             return ids_n, lengths
@@ -207,8 +222,17 @@ def _ends_in_comma(piece: str) -> bool:
 # WordPiece ---------------------------------------------------------------------------------------------------------
 
 
+def bert_normalizer(lower_case: bool) -> tokenizers.normalizers.Normalizer:
+    """BERT's: control characters out, one space for any white space, spaces around Chinese characters; uncased: lower
+    case, no accents.
+    """
+    return tokenizers.normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=lower_case, lowercase=lower_case
+    )
+
+
 class _WordPiece:
-    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
+    def __init__(self, path: Path, content: bytes, lower_case: bool | None) -> None:
         try:
             lines = content.decode().split("\n")
         except UnicodeDecodeError as error:
@@ -219,15 +243,18 @@ class _WordPiece:
         self.vocab_size = len(self.pieces)
         self.digest = hashlib.sha256(content).hexdigest()
         self.special = _special(path, self.pieces, [["[PAD]"], ["[UNK]"], ["[CLS]"], ["[SEP]"], ["[MASK]"]])
+        if lower_case is None:
+            lower_case = _is_uncased(
+                self.pieces, self.special, *(bert_normalizer(case).normalize_str for case in (False, True))
+            )
+        self.lower_case = lower_case
         self.spellings = [piece[2:] if piece.startswith("##") else " " + piece for piece in self.pieces]
         self.starts_word = np.array([not piece.startswith("##") for piece in self.pieces])
         ids = {piece: index for index, piece in enumerate(self.pieces)}
         # The specials are not registered, so that "[MASK]" in a text is split like any other punctuation.
         model = tokenizers.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
         self._tokenizer = tokenizers.Tokenizer(model)
-        self._tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
-            clean_text=True, handle_chinese_chars=True, strip_accents=lower_case, lowercase=lower_case
-        )
+        self._tokenizer.normalizer = bert_normalizer(self.lower_case)
         self._tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         self._tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
 
@@ -259,8 +286,8 @@ class _Json:
     a word unless a special piece stands before it.
     """
 
-    def __init__(self, path: Path, content: bytes, lower_case: bool) -> None:
-        del lower_case  # see `load`
+    def __init__(self, path: Path, content: bytes, lower_case: bool | None) -> None:
+        self.lower_case = bool(lower_case)  # see `load`
         self._path = path
         try:
             kind, self._tokenizer = _parse_json(content)

@@ -29,12 +29,12 @@ DEADLINE = 25  # seconds by the clock
 MEMORY = 4 * 2**30  # bytes of address space
 TOGETHER = 64  # characters in a text
 
-_tried: set[tuple[str, str, bool]] = set()
+_tried: set[tuple[str, str, bool | None]] = set()
 _CHILD = f"import json, sys; sys.path, *told = json.loads(sys.argv[1]); from {__name__} import main; main(*told)"
 _CALM = {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
 
 
-def load(path: str | Path, *, lower_case: bool, known: str = "") -> Tokenizer:
+def load(path: str | Path, *, lower_case: bool | None, known: str = "") -> Tokenizer:
     """The tokenizer of a file, tried unless its SHA-256 is `known`, which the caller has from where it was used before.
 
     Raises DataError as `bertjax.data.tokenizer.load` does, and for a file that does not come through the trial.
@@ -42,7 +42,7 @@ def load(path: str | Path, *, lower_case: bool, known: str = "") -> Tokenizer:
     return parse(path, tokenizers.contents(path), lower_case=lower_case, known=known)
 
 
-def parse(path: str | Path, content: bytes, *, lower_case: bool, known: str = "") -> Tokenizer:
+def parse(path: str | Path, content: bytes, *, lower_case: bool | None, known: str = "") -> Tokenizer:
     """As `load`, of a file with this content."""
     digest = hashlib.sha256(content).hexdigest()
     this = digest, Path(path).suffix, lower_case
@@ -53,7 +53,7 @@ def parse(path: str | Path, content: bytes, *, lower_case: bool, known: str = ""
     return tokenizers.parse(path, content, lower_case=lower_case)
 
 
-def _tried_out(path: str | Path, content: bytes, lower_case: bool) -> str:
+def _tried_out(path: str | Path, content: bytes, lower_case: bool | None) -> str:
     """What is wrong with a file; "" if nothing."""
     told = json.dumps([list(map(str, sys.path)), str(path), lower_case, SECONDS], allow_nan=False)
     command = [sys.executable or "python3", "-I", "-W", "ignore", "-c", _CHILD, told]
@@ -82,7 +82,7 @@ def _unusable(path: str | Path, problem: str) -> str:
 # In the child --------------------------------------------------------------------------------------------------------
 
 
-def main(path: str, lower_case: bool, seconds: int) -> None:
+def main(path: str, lower_case: bool | None, seconds: int) -> None:
     """Try the file on standard input, and print what is wrong with it as a line of JSON, [TEXT]."""
     for what, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):  # a system that has it otherwise, or a lower limit already

@@ -67,7 +67,13 @@ def absent(directory: Path) -> str:
 
 
 def write(
-    directory: Path, config: ModelConfig, params: Any, *, tokenizer: Path | None, lower_case: bool, card: dict[str, Any]
+    directory: Path,
+    config: ModelConfig,
+    params: Any,
+    *,
+    tokenizer: Path | None,
+    lower_case: bool | None,
+    card: dict[str, Any],
 ) -> None:
     """Write a model for transformers' `from_pretrained`, whole or not at all; `directory` must be new or empty.
 
@@ -90,7 +96,7 @@ def write(
         if tokenizer and loaded:
             cls, sep = loaded.special.cls, loaded.special.sep
             values |= {"bos_token_id": cls, "eos_token_id": sep, "cls_token_id": cls, "sep_token_id": sep}
-            files = tokenizer_files(tokenizer, loaded, held, lower_case) | sentence_files(held)
+            files = tokenizer_files(tokenizer, loaded, held) | sentence_files(held)
         shown = model_card(values, config_json.notes(family, config, held), card, tokenizer=bool(tokenizer))
         files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}
         files[WEIGHTS] = dump(to_tensors(family, held, flat, names.first_position(family, pad)))

@@ -12,7 +12,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[att
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 
 from bertjax.config.schema import ModelConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer import Tokenizer, bert_normalizer
 from bertjax.errors import CheckpointError, DataError
 from bertjax.huggingface.safetensors import read_json
 
@@ -36,7 +36,7 @@ def find_tokenizer(directory: Path) -> tuple[Path | None, bool]:
     return next((file for file in files if os.path.lexists(file)), None), told is not False
 
 
-def tokenizer_files(source: Path, tokenizer: Tokenizer, config: ModelConfig, lower_case: bool) -> dict[str, bytes]:
+def tokenizer_files(source: Path, tokenizer: Tokenizer, config: ModelConfig) -> dict[str, bytes]:
     """Contents by file name of tokenizer.json, tokenizer_config.json and the vocabulary, for the tokenizer in `source`.
 
     They give the ids of `tokenizer`, but a special piece typed in a text is that id. A byte-level BPE remains the file
@@ -60,12 +60,13 @@ def tokenizer_files(source: Path, tokenizer: Tokenizer, config: ModelConfig, low
             return {"tokenizer.json": content, CONFIG: _encoded(settings)}
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
     elif source.suffix == ".model":
-        fast, files = _unigram(source, content, lower_case), {"spiece.model": content}
+        fast, files = _unigram(source, content, tokenizer.lower_case), {"spiece.model": content}
         # AlbertTokenizer would build another from spiece.model; this class takes tokenizer.json as it is.
-        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": lower_case}
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": tokenizer.lower_case}
     else:
-        fast, files = _wordpiece(tokenizer, lower_case), {"vocab.txt": content}
-        settings |= {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case, "strip_accents": lower_case}
+        fast, files = _wordpiece(tokenizer), {"vocab.txt": content}
+        settings |= dict.fromkeys(("do_lower_case", "strip_accents"), tokenizer.lower_case)
+        settings |= {"tokenizer_class": "BertTokenizer"}
     fast.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:{second} {sep}:{second}",
@@ -75,11 +76,11 @@ def tokenizer_files(source: Path, tokenizer: Tokenizer, config: ModelConfig, low
     return files | {"tokenizer.json": fast.to_str().encode(), CONFIG: _encoded(settings)}
 
 
-def _wordpiece(tokenizer: Tokenizer, lower_case: bool) -> tokenizers.Tokenizer:
+def _wordpiece(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """The same as ours; transformers' slow tokenizer alone has another lower case of a Greek sigma at word ends."""
     vocabulary = {piece: index for index, piece in enumerate(tokenizer.pieces)}
     fast = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-    fast.normalizer = normalizers.BertNormalizer(strip_accents=lower_case, lowercase=lower_case)
+    fast.normalizer = bert_normalizer(tokenizer.lower_case)
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     fast.decoder = decoders.WordPiece()
     return fast

@@ -8,32 +8,43 @@ from pathlib import Path
 from bertjax import storage
 from bertjax.config.schema import Config, DataConfig
 from bertjax.console import say
-from bertjax.corpus import alphabets, prepare
+from bertjax.corpus import doubts, prepare
 from bertjax.corpus import units as corpus
-from bertjax.corpus.doubts import doubts
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import dataset, trial
 from bertjax.data.tokenizer import Tokenizer, check_vocabulary, contents
+from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import ConfigError, DataError, StorageError
 from bertjax.progress import Progress
 from bertjax.train import workdir
+from bertjax.vocabulary import alphabets
+from bertjax.vocabulary.unigram import train_sentencepiece
+from bertjax.vocabulary.wordpiece import train_wordpiece
+
+_REPAIRED = {
+    "bad_utf8_lines": ", read as Windows-1252; convert the files with `iconv -f ENCODING -t UTF-8` if they are another",
+    "bad_json_lines": ", left out; check data.text_field and that the files are whole",
+    "cut_documents": ", of more than a million characters; check data.format: are they several?",
+}
+"""What was done, and the fix if that was wrong, where it is not in the name of the reason."""
 
 
 def make_tokenizer(config: Config, directory: Path) -> Path:
     """Make the tokenizer of a run from `data.source`, unless it is there; returns its path.
 
-    A SentencePiece model is trained; of an alphabet, and of ids, it is a tokenizer.json that lists the pieces.
+    Trained is what data.tokenizer_kind says; of an alphabet, and of ids, it is a tokenizer.json that lists the pieces.
     """
     data, vocab_size = config.data, config.model.vocab_size
     path = workdir.tokenizer_path(directory, data)
-    if path.suffix != (".json" if data.by_rule else ".model"):
-        made = "a list of pieces, tokenizer.json, is made; end it in .json"
-        made = made if data.by_rule else "only SentencePiece is trained; end it in .model"
-        raise ConfigError(f"data.tokenizer = {data.tokenizer!r}: {made}")
+    _check_suffix(path, data)
     if path.exists():
         say(f"{path}: exists, and stays; remove it to train another")
         return path
-    _tell_doubts(data)
+    text = doubts.sample(corpus.documents(data))
+    lost = "" if data.by_rule else doubts.uncased(text)
+    lower_case = data.lower_case if data.lower_case is not None else not lost
+    if data.case == "auto" and lost:
+        say(f"data.case = auto: the text is taken as it is, because uncased it would lose {lost}")
+    _tell_doubts(text, data, lower_case=lower_case)
     texts = (sentence for document in corpus.documents(data) for sentence in document)
     if data.format == "ids":
         alphabets.make_ids(texts, path, vocab_size=vocab_size)
@@ -42,16 +53,38 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
         if unknown > 0.01:
             fix = "check data.source, data.alphabet and model.vocab_size"
             say(f"{path}: {unknown:.0%} of the pieces of this text are unknown; {fix}")
+    elif data.tokenizer_kind == "wordpiece":
+        train_wordpiece(texts, path, vocab_size=vocab_size, lower_case=lower_case)
     else:
-        train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=data.lower_case, seed=config.run.seed)
+        train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=lower_case, seed=config.run.seed)
     if not data.tokenizer:  # else the directory is not ours
         storage.write_sums(path.parent, [path.name])
-    say(f"{path}: {vocab_size} pieces")
+    made = load_tokenizer(path, lower_case=data.lower_case)
+    rest = f"; model.vocab_size = {vocab_size} has rows for more" if made.vocab_size < vocab_size else ""
+    say(f"{path}: {made.vocab_size} pieces{'' if data.by_rule else ', ' + _case(lower_case)}{rest}")
+    if not data.by_rule and made.lower_case != lower_case:  # too few pieces need it for that to be seen in them
+        say(f"{path}: set data.case = {_case(lower_case)} in every command, which its pieces do not show")
     return path
 
 
-def _tell_doubts(data: DataConfig) -> None:
-    for doubt in doubts(corpus.documents(data), data):
+def _check_suffix(path: Path, data: DataConfig) -> None:
+    kind = "pieces that are listed" if data.by_rule else f"data.tokenizer_kind = {data.tokenizer_kind}"
+    suffix = ".json" if data.by_rule else {"sentencepiece": ".model", "wordpiece": ".txt"}[data.tokenizer_kind]
+    if path.suffix != suffix:
+        raise ConfigError(f"data.tokenizer = {data.tokenizer!r}: {kind} makes another file; end it in {suffix}")
+
+
+def _case(lower_case: bool) -> str:
+    return "uncased" if lower_case else "cased"
+
+
+def _tell_doubts(text: str, data: DataConfig, *, lower_case: bool) -> None:
+    by_lines = corpus.records(data)
+    if by_lines:
+        files = by_lines[0] + (f" and {len(by_lines) - 1} more files" if len(by_lines) > 1 else "")
+        fix = "set it to paragraphs if a document has blank lines around it"
+        say(f"data.format = auto: each line of {files} is a document, because no blank line is there; {fix}")
+    for doubt in doubts.doubts(text, data, lower_case=lower_case):
         say(doubt)
 
 
@@ -61,13 +94,13 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
     Raises ConfigError if one that was made with other settings is in its place.
     """
     path, target = workdir.tokenizer_path(directory, config.data), workdir.prepared_path(directory, config.data)
-    digest = trial.load(path, lower_case=config.data.lower_case).digest
+    tokenizer = trial.load(path, lower_case=config.data.lower_case)
     if target.is_dir() and any(target.iterdir()):
         if not (target / dataset.METADATA).exists():
             fix = "move it away, or set data.prepared to another directory"
             raise StorageError(f"{target}: holds something else than a data set; {fix}")
         prepared = dataset.load(target)
-        if not dataset.matches(prepared, config.data, digest):
+        if not dataset.matches(prepared, config.data, tokenizer):
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
         say(f"{target}: is already prepared with these settings")
         return prepared.summary
@@ -79,7 +112,8 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         bar.reach(done)
 
     if path.suffix != ".json" or config.data.by_rule:  # other JSON says itself what happens to the text
-        _tell_doubts(config.data)
+        text = doubts.sample(corpus.documents(config.data))
+        _tell_doubts(text, config.data, lower_case=tokenizer.lower_case)
     # Beside the target, which other work directories may share.
     with storage.locked(storage.make(target.absolute().parent)):
         try:
@@ -89,7 +123,9 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
             if bar:
                 bar.close()
     for reason, count in summary["skipped"].items():
-        say(f"{target}: {reason.replace('_', ' ')}: {count}")
+        say(f"{target}: {reason.replace('_', ' ')}: {count}{_REPAIRED.get(reason, '')}")
+    for doubt in doubts.doubts_of_prepared(dataset.load(target), config.data, tokenizer, seed=config.run.seed):
+        say(doubt)
     return summary
 
 
@@ -103,8 +139,8 @@ def open_data(config: Config, directory: Path) -> tuple[Tokenizer, dataset.Prepa
     check_vocabulary(tokenizer, config.model.vocab_size)
     dataset.check_tokenizer(prepared, tokenizer)
     # A data set of the run's own was made from data.source; one that is named was made from whatever it was.
-    told = ("lower_case",) if config.data.prepared else dataset.SETTINGS
-    asked = dataset.settings(config.data, tokenizer.digest)
+    told = ("case",) if config.data.prepared else dataset.SETTINGS
+    asked = dataset.settings(config.data, tokenizer)
     errors = [
         f"data.{name} = {asked[name]!r}: {prepared.directory} was prepared with {prepared.settings[name]!r}; say that,"
         " or prepare another data set"

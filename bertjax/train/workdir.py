@@ -39,7 +39,8 @@ class Origin:
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
     """The tokenizer file of this run."""
-    own = workdir / "tokenizer" / ("tokenizer.json" if data.by_rule else "spiece.model")
+    trained = {"sentencepiece": "spiece.model", "wordpiece": "vocab.txt"}[data.tokenizer_kind]
+    own = workdir / "tokenizer" / ("tokenizer.json" if data.by_rule else trained)
     return Path(data.tokenizer).expanduser() if data.tokenizer else own
 
 

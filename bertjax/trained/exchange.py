@@ -64,7 +64,7 @@ def _config(found: Contents, tokenizer: Path) -> Config:
         objective={"pair": float(pairs)},
         data={
             "tokenizer": str(tokenizer),
-            "lower_case": found.lower_case,
+            "case": "uncased" if found.lower_case else "cased",
             "seq_len": min(128, model.max_positions),
             "max_predictions": min(20, model.max_positions),
             "examples": kind if pairs else "doc_sentences",

@@ -4,8 +4,8 @@ import numpy as np
 from reported import PIECES, change, rows_of, told
 
 from bertjax.bench.spelled import parts
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data.tokenizer import load as load_tokenizer
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 
 def test_examples_are_spelled_as_they_were(clean):

@@ -10,7 +10,7 @@ from sequences import japanese
 from bertjax.bench.survey import counted, survey
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import units
-from bertjax.corpus.train_tokenizer import train_sentencepiece
+from bertjax.vocabulary.unigram import train_sentencepiece
 from bertjax.data.tokenizer import load, normalise
 from bertjax.errors import DataError
 

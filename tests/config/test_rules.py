@@ -39,11 +39,15 @@ from bertjax.errors import ConfigError
         ("data", {"packing": 26}, "data.packing = 26"),
         ("data", {"masking": "ngram", "mask_smoothing": 0.7}, "data.mask_smoothing = 0.7"),
         ("data", {"mask_together": True}, "data.mask_together"),
-        ("data", {"alphabet": "smiles", "format": "lines"}, "data.lower_case = True: data.alphabet = smiles"),
-        ("data", {"alphabet": "dna", "lower_case": False}, "data.format = auto: data.alphabet = dna"),
         (
             "data",
-            {"alphabet": "protein", "lower_case": False, "format": "jsonl"},
+            {"alphabet": "smiles", "format": "lines", "case": "uncased"},
+            "data.case = uncased: data.alphabet = smiles",
+        ),
+        ("data", {"alphabet": "dna", "case": "cased"}, "data.format = auto: data.alphabet = dna"),
+        (
+            "data",
+            {"alphabet": "protein", "case": "cased", "format": "jsonl"},
             "data.examples = nsp: needs documents",
         ),
         ("data", {"format": "ids"}, "data.examples = nsp: needs documents"),

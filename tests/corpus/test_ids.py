@@ -1,7 +1,9 @@
 """Sequences of ids are the same from lines, JSONL and Parquet, and a bad one is named by its place."""
 
+import bz2
 import gzip
 import json
+import lzma
 from collections import Counter
 
 import numpy as np
@@ -145,3 +147,11 @@ def test_numbers_are_written_one_way(tmp_path, names):
     (tmp_path / "x.txt").write_text("007\t  5 \n")
     assert list(corpus.documents(config(tmp_path / "x.txt"))) == [["7 5"]]
     assert tokenizer.load(names, lower_case=True).vocab_size == 12346
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_packed_files_are_read_to_their_end(tmp_path, ending, pack):
+    """They hold more bytes of text than they have bytes."""
+    (tmp_path / f"x{ending}").write_bytes(pack(b"1 2 3\n" * 50_000))
+    data = DataConfig(source=(str(tmp_path / f"x{ending}"),), format="ids")
+    assert sum(1 for _ in corpus.documents(data)) == 50_000

@@ -37,7 +37,7 @@ def test_files_are_the_same_for_any_number_of_workers(made, small_units, tmp_pat
     assert not (tmp_path / "data.partial").exists()
 
 
-@pytest.mark.parametrize(("count", "holdout", "expected"), [(2, 0.001, (1, 1)), (1, 0.001, (1, 0)), (3, 0.0, (3, 0))])
+@pytest.mark.parametrize(("count", "holdout", "expected"), [(2, 0.001, (1, 1)), (1, 0.0, (1, 0)), (3, 0.0, (3, 0))])
 def test_small_corpora_and_documents_without_tokens(made, tmp_path, count, holdout, expected):
     (tmp_path / "x.txt").write_text("".join(f"The cat {i}.\n\n" for i in range(count)) + "\u0001\n")  # cleaned away
     data = DataConfig(source=(str(tmp_path / "x.txt"),), holdout=holdout)
@@ -50,10 +50,23 @@ def test_small_corpora_and_documents_without_tokens(made, tmp_path, count, holdo
 
 
 def test_a_corpus_that_is_all_held_out_is_refused(made, tmp_path):
-    (tmp_path / "x.txt").write_text("The cat.\n\n")
+    (tmp_path / "x.txt").write_text("The cat.\n\nThe cat sat.\n")
     data = DataConfig(source=(str(tmp_path / "x.txt"),), holdout=1 - 2**-52)
     with pytest.raises(DataError, match=r"data\.holdout = .*leaves no document to train on"):
         make(data, made[1], tmp_path / "data")
+
+
+@pytest.mark.parametrize("holdout", [0.01, 0.5, 1 - 2**-52])
+def test_a_single_document_is_refused_for_what_it_is(made, tmp_path, holdout):
+    """And not sent from "raise data.holdout" to "lower it" and back."""
+    (tmp_path / "x.txt").write_text("The cat.\nThe cat sat.\n" * 9)
+    data = DataConfig(source=(str(tmp_path / "x.txt"),), holdout=holdout)
+    with pytest.raises(
+        DataError, match="is a single document, .* blank lines between documents, .* to lines"
+    ) as caught:
+        make(data, made[1], tmp_path / "data")
+    assert "holdout" not in str(caught.value) and "\n" not in str(caught.value)
+    make(replace(data, format="lines", holdout=0.5), made[1], tmp_path / "data")  # the fix works
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(made, small_units, tmp_path):
@@ -165,13 +178,15 @@ def test_a_killed_worker_is_told_and_the_rest_is_kept(made, tmp_path, monkeypatc
     assert 0 < kept == counts[0] and summary == dataset.load(directory).summary
 
 
-def test_matches_compares_settings_and_tokenizer(made):
+def test_matches_compares_settings_and_tokenizer(made, tmp_path):
     data, tokenizer, directory = made
-    loaded, digest = dataset.load(directory), load_tokenizer(tokenizer, lower_case=True).digest
-    assert dataset.matches(loaded, replace(data, batch_size=3, prepare_workers=9), digest)
-    assert not dataset.matches(loaded, data, "0" * 64)
-    changes = {"source": ("builtin",), "format": "auto", "text_field": "x", "lower_case": False, "holdout": 0.2}
-    assert not any(dataset.matches(loaded, replace(data, **{name: value}), digest) for name, value in changes.items())
+    loaded, same = dataset.load(directory), load_tokenizer(tokenizer, lower_case=True)
+    assert dataset.matches(loaded, replace(data, batch_size=3, prepare_workers=9, case="uncased"), same)
+    (tmp_path / "vocab.txt").write_text(tokenizer.read_text() + "dog\n")
+    assert not dataset.matches(loaded, data, load_tokenizer(tmp_path / "vocab.txt", lower_case=True))
+    assert not dataset.matches(loaded, data, load_tokenizer(tokenizer, lower_case=False))
+    changes = {"source": ("builtin",), "format": "auto", "text_field": "x", "holdout": 0.2}
+    assert not any(dataset.matches(loaded, replace(data, **{name: value}), same) for name, value in changes.items())
 
 
 def test_preparing_and_opening_import_neither_jax_nor_tensorflow(made):

@@ -43,7 +43,31 @@ def test_stops_of_japanese_and_chinese_need_no_white_space(sentences):
     assert split_sentences("".join(sentences).replace("end.R", "end. R")) == sentences
 
 
-@given(st.text(alphabet="aB1. !?\"'()\n\u00e9。！」", max_size=60))
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["ذهب الرجل إلى البيت.", "هل عاد؟", "نعم، عاد!", "قال: «كيف حالك؟» ثم نام.", "التقى د. محمد بالوزير."],
+        ["وہ گھر گیا۔", "کیا وہ آیا؟", "ہاں۔"],
+        ["वह घर गया।", "क्या वह आया?", "हाँ॥", "यह डॉ. शर्मा हैं।"],
+        ["Նա գնաց։", "Ինչո՞ւ։", "Չգիտեմ։"],
+        ["ሰላም ነው።", "ደህና ነህ፧", "አዎ፡፡", "እሺ።"],
+        ["그는 갔다.", "왜 갔을까?", "아무도 모른다."],
+        ["הוא הלך.", "למה?", "לא ידוע."],
+        ["კაცი წავიდა.", "რატომ?", "არ ვიცი."],
+        ["မင်္ဂလာပါ။", "နေကောင်းလား။"],
+        ["Он ушёл.", "Почему?", "Это было в 3.5 км. от дома."],
+    ],
+)
+def test_the_stops_of_other_scripts_end_sentences(sentences):
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+def test_a_quotation_mark_is_no_sentence():
+    assert split_sentences('他说："走吧。"') == ['他说："走吧。"']
+    assert split_sentences('قال: "كيف حالك؟" ثم نام. وعاد.') == ['قال: "كيف حالك؟" ثم نام.', "وعاد."]
+
+
+@given(st.text(alphabet="aB1. !?\"'()\n\u00e9。！」؟ب।", max_size=60))
 def test_splitting_loses_only_white_space(text):
     sentences = split_sentences(text)
     assert "".join("".join(sentences).split()) == "".join(text.split())

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import random
 from collections import Counter
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.config.schema import DataConfig
-from bertjax.corpus import files, lines
+from bertjax.corpus import files, lines, opening
 from bertjax.corpus import units as corpus
 from bertjax.corpus.units import Part, Unit, documents, units
 from bertjax.errors import DataError
@@ -61,6 +62,19 @@ def test_sentences_form_does_not_split(tmp_path):
     assert read(tmp_path / "x", format="sentences") == [["One here. Two there."]]
 
 
+@pytest.mark.parametrize(("count", "blank", "documents"), [(1000, False, 1000), (999, False, 1), (5000, True, 2)])
+def test_many_lines_without_a_blank_one_are_documents(tmp_path, monkeypatch, count, blank, documents):
+    """In every part of the file, and split into sentences; fewer lines, or lines in paragraphs, are one document."""
+    monkeypatch.setattr(corpus, "UNIT_BYTES", 5000)
+    found = [f"One is {i}. Two." for i in range(count)]
+    (tmp_path / "x").write_text("\n".join(found[:9] + [""] * blank + found[9:]) + "\n")
+    data = DataConfig(source=(str(tmp_path / "x"),))
+    assert sum(read(tmp_path / "x"), []) == [part for i in range(count) for part in (f"One is {i}.", "Two.")]
+    assert len(read(tmp_path / "x")) == documents
+    assert corpus.records(data) == ([str(tmp_path / "x")] if documents == count else [])
+    assert corpus.records(dataclasses.replace(data, format="paragraphs")) == []
+
+
 def test_lines_are_documents_and_are_not_split(tmp_path):
     (tmp_path / "x").write_text("\nC.C[Na+] One. Two.\n\n \nc1ccccc1\n")
     assert read(tmp_path / "x", format="lines") == [["C.C[Na+] One. Two."], ["c1ccccc1"]]
@@ -98,8 +112,9 @@ def test_a_path_that_names_no_file_is_an_error_at_once(tmp_path):
 
 
 def test_units_keep_the_order_of_entries_and_name_no_path_twice(tmp_path):
-    for name in ("b.txt", "a.txt", "c.gz"):
+    for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_bytes(b"Text.\n")
+    (tmp_path / "c.gz").write_bytes(gzip.compress(b"Text.\n"))
     data = DataConfig(source=(f"{tmp_path}/b.txt", "builtin", f"{tmp_path}/*"))
     named = [(unit.source, [Path(part.path).name for part in unit.parts]) for unit in units(data)]
     assert named == [(0, ["b.txt"]), (1, ["builtin"]), (2, ["a.txt", "c.gz"])]
@@ -107,8 +122,10 @@ def test_units_keep_the_order_of_entries_and_name_no_path_twice(tmp_path):
 
 def test_small_files_share_a_unit_and_large_ones_are_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "UNIT_BYTES", 100)
-    for name, size in {"a": 60, "b": 60, "c": 230, "d": 5, "e.gz": 30, "f": 1}.items():
+    for name, size in {"a": 60, "b": 60, "c": 230, "d": 5, "f": 1}.items():
         (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / "e.gz").write_bytes(gzip.compress(b"abcdefghij"))
+    assert (tmp_path / "e.gz").stat().st_size == 30
     found = [
         [(Path(part.path).name, part.start, part.end) for part in unit.parts]
         for unit in units(DataConfig(source=(f"{tmp_path}/*",)))
@@ -171,7 +188,7 @@ def test_cutting_a_file_changes_nothing(tmp_path_factory, form, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "MAX_CHARACTERS", limit)
         patch.setattr(files, "MAX_JSON_BYTES", limit)
-        patch.setattr(lines, "BUFFER", 7)
+        patch.setattr(opening, "BUFFER", 7)
         check()
 
 
@@ -196,8 +213,8 @@ def test_a_file_without_blank_lines_is_scanned_once_by_all_parts_but_the_first(t
             yield file
             ends.append(file.tell())
 
-    monkeypatch.setattr(lines, "BUFFER", 100)
-    monkeypatch.setattr(lines, "opened", opened)
+    monkeypatch.setattr(opening, "BUFFER", 100)
+    monkeypatch.setattr(opening, "opened", opened)
     data = DataConfig(source=(str(path),), format="paragraphs")
     found = []
     for start in range(0, 10_000, 1000):

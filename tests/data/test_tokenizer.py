@@ -14,9 +14,9 @@ from bpe import ROBERTA, SIZE, TEXT, train_bpe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import DataError
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 HARD = ["Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x", "", "unaffable " + "q" * 150, "It’s £5 – “ok”… 2020, 1,000,"]
@@ -111,6 +111,24 @@ def test_wordpiece_splits_words_into_pieces(wordpiece):
         "##aff",
         "##able",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "lower_case"), [("bert_uncased.txt", True), ("bert_cased.txt", False), ("albert_30k_clean.model", True)]
+)
+def test_published_vocabularies_show_their_case(name, lower_case):
+    assert tokenizer.load(shared("vocab", name), lower_case=None).lower_case == lower_case
+
+
+@pytest.mark.parametrize("piece", ["A", "##A", "é", "##か\u3099"])
+def test_pieces_that_an_uncased_text_cannot_use_make_it_cased(tmp_path, piece):
+    """Not the special ones, which have capitals in any case; and what is asked for is done."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for pieces, lower_case in ((["a", "##a"], True), (["a", piece], False)):
+        (tmp_path / "vocab.txt").write_text("\n".join(special + pieces), "utf-8")
+        assert tokenizer.load(tmp_path / "vocab.txt", lower_case=None).lower_case == lower_case
+        for asked in (True, False):
+            assert tokenizer.load(tmp_path / "vocab.txt", lower_case=asked).lower_case == asked
 
 
 @pytest.mark.parametrize(("name", "lower_case"), [("bert_uncased.txt", True), ("bert_cased.txt", False)])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import random
 
@@ -12,11 +13,12 @@ import tokenizers
 from bpe import TEXT, train_bpe
 from directories import assert_same, hf, model_of, ours, shared, write
 
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import DataError
 from bertjax.huggingface.directory import read
 from bertjax.model.network import abstract_params
+from bertjax.vocabulary.unigram import train_sentencepiece
+from bertjax.vocabulary.wordpiece import train_wordpiece
 
 HARD = [
     "Café  déjà-vu, 東京!\tnaïve\u0000 \u00a0x",
@@ -118,6 +120,30 @@ def test_letters_that_normalisation_takes_apart_are_put_together_again(lower_cas
     directory = write(tmp_path / "hf", **model_for(loaded), tokenizer=tmp_path / "spiece.model", lower_case=lower_case)
     fast = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
     assert [x.ids for x in fast.encode_batch_fast(texts, add_special_tokens=False)] == expected
+
+
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_a_trained_wordpiece_vocabulary_is_exported_with_its_ids_and_its_case(lower_case, tmp_path):
+    """The case is not named again: the pieces show it."""
+    texts = [*TEXT, *HARD, "Ein schönes Café in Köln."] * 2
+    with pytest.raises(DataError, match="use at most") as caught:
+        train_wordpiece(texts, tmp_path / "vocab.txt", vocab_size=9999, lower_case=lower_case)
+    size = int(str(caught.value).split("at most ")[1].split(",")[0])
+    train_wordpiece(texts, tmp_path / "vocab.txt", vocab_size=size, lower_case=lower_case)
+    loaded = tokenizer.load(tmp_path / "vocab.txt", lower_case=None)
+    assert loaded.lower_case == lower_case
+    directory = write(tmp_path / "hf", **model_for(loaded), tokenizer=tmp_path / "vocab.txt", lower_case=None)
+    contents = read(directory)
+    assert (contents.lower_case, contents.tokenizer.name) == (lower_case, "vocab.txt")
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    assert settings["do_lower_case"] == settings["strip_accents"] == lower_case
+    fast = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    assert [x.ids for x in fast.encode_batch_fast(texts, add_special_tokens=False)] == ids_of(loaded, texts)
+    reference = tokenizers.BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=lower_case)
+    assert [reference.encode(text, add_special_tokens=False).ids for text in texts] == ids_of(loaded, texts)
+    if importlib.util.find_spec("transformers"):
+        peer = hf().AutoTokenizer.from_pretrained(directory)
+        assert peer(texts, add_special_tokens=False)["input_ids"] == ids_of(loaded, texts)
 
 
 def test_positions_of_an_exported_roberta_count_from_its_own_padding(tmp_path):

@@ -1,6 +1,7 @@
 """`bertjax.tasks.inputs`: made once, opened and checked; what does not fit is named."""
 
 import json
+import re
 
 import pytest
 from corpus.prepared import documents
@@ -28,12 +29,28 @@ def test_made_once_and_then_left_alone(corpus_file, tmp_path, capsys):
     assert json.loads((tmp_path / "data" / "bertjax.json").read_text())["summary"] == summary
 
 
-def test_only_sentencepiece_is_trained(tmp_path):
-    with pytest.raises(ConfigError, match="vocab.txt"):
-        make_tokenizer(tiny(data={"tokenizer": str(tmp_path / "vocab.txt")}), tmp_path)
+@pytest.mark.parametrize(("kind", "name"), [("sentencepiece", "spiece.model"), ("wordpiece", "vocab.txt")])
+def test_the_kind_is_what_is_trained(corpus_file, tmp_path, capsys, kind, name):
+    data = {"source": (str(corpus_file),), "prepare_workers": 1, "tokenizer_kind": kind}
+    config = tiny(data=data, model={"vocab_size": 300})
+    path = make_tokenizer(config, tmp_path)
+    assert path == tmp_path / "tokenizer" / name
+    assert f"{path}: 300 pieces, uncased" in capsys.readouterr().err
+    make_data(config, tmp_path)
+    tokenizer, prepared = open_data(config, tmp_path)
+    assert tokenizer.vocab_size == 300 and tokenizer.lower_case
+    assert prepared.token_counts[tokenizer.special.unk] < 9
 
 
-SEQUENCES = {"examples": "doc_sentences", "lower_case": False, "holdout": 0.2, "prepare_workers": 1}
+@pytest.mark.parametrize(
+    ("kind", "name", "end"), [("sentencepiece", "v.txt", ".model"), ("wordpiece", "v.model", ".txt")]
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, kind, name, end):
+    with pytest.raises(ConfigError, match=rf"{name}'.* data.tokenizer_kind = {kind} .*end it in \{end}$"):
+        make_tokenizer(tiny(data={"tokenizer": str(tmp_path / name), "tokenizer_kind": kind}), tmp_path)
+
+
+SEQUENCES = {"examples": "doc_sentences", "case": "cased", "holdout": 0.2, "prepare_workers": 1}
 
 
 @pytest.mark.parametrize(
@@ -68,11 +85,69 @@ def test_a_text_of_another_alphabet_is_told(tmp_path, capsys):
 
 def test_a_text_that_the_settings_would_spoil_is_told(tmp_path, capsys):
     (tmp_path / "x.txt").write_text("".join("私は学校で本を読んだ。" * i + "彼女が来た。\n\n" for i in range(30)))
-    config = tiny(data={"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1}, model={"vocab_size": 29})
+    data = {"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1, "case": "uncased"}
+    config = tiny(data=data, model={"vocab_size": 29})
     make_tokenizer(config, tmp_path)
-    assert "bertjax" not in (told := capsys.readouterr().err) and "data.lower_case = True: removes the marks" in told
+    assert "bertjax" not in (told := capsys.readouterr().err) and "data.case = uncased: the text is uncased and" in told
     make_data(config, tmp_path)
-    assert "data.lower_case = True: removes the marks" in capsys.readouterr().err
+    assert "loses the marks of 20% of the letters (が becomes か)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("私は学校で本を読んだ。彼女が来た。", "で becomes て"),
+        ("ذهب أحمد إلى المكتبة. قرأ كتابا آخر.", "أ becomes ا"),
+        ("Der Mann geht über die Straße. Schön war es.", "ü becomes u"),
+        ("The man walks across the street. It was a house once.", ""),
+    ],
+)
+def test_the_case_is_chosen_by_the_text_and_then_by_the_pieces(tmp_path, capsys, kind, text, lost):
+    (tmp_path / "x.txt").write_text("".join(f"{text} {i}\n\n" for i in range(40)) + "A café.", "utf-8")
+    data = {"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1, "tokenizer_kind": kind}
+    with pytest.raises(DataError, match="use at most") as caught:
+        make_tokenizer(tiny(data=data, model={"vocab_size": 9999}), tmp_path)
+    size = int(re.search(r"at most (\d+)", str(caught.value))[1])
+    capsys.readouterr()
+    config = tiny(data=data, model={"vocab_size": size})
+    path = make_tokenizer(config, tmp_path)
+    told = capsys.readouterr().err
+    assert ("because uncased it would lose the marks of" in told) == bool(lost) and lost in told
+    assert f"{path}: {size} pieces, {'cased' if lost else 'uncased'}" in told
+    make_data(config, tmp_path)
+    assert "data.case" not in capsys.readouterr().err
+    tokenizer, prepared = open_data(config, tmp_path)
+    assert tokenizer.lower_case == (not lost)
+    assert not prepared.token_counts[tokenizer.special.unk]
+    decided = tiny(data=data | {"case": "cased" if lost else "uncased"}, model={"vocab_size": size})
+    assert open_data(decided, tmp_path)[1].digest == prepared.digest
+    other = tiny(data=data | {"case": "uncased" if lost else "cased"}, model={"vocab_size": size})
+    with pytest.raises(DataError, match="data.case"):
+        open_data(other, tmp_path)
+
+
+def test_a_line_a_record_is_recognised_and_told(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("".join(f"One is {i}. Two follows.\n" for i in range(1200)))
+    config = tiny(data={"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1}, model={"vocab_size": 40})
+    make_tokenizer(config, tmp_path)
+    assert f"data.format = auto: each line of {tmp_path / 'x.txt'} is a document" in capsys.readouterr().err
+    summary = make_data(config, tmp_path)
+    assert (summary["documents"], summary["sentences"]) == (1200, 2400)
+    told = capsys.readouterr().err
+    assert "data.format = auto" in told and "holds" not in told and "held out" not in told
+
+
+def test_what_is_held_out_is_told_if_it_is_too_little_and_a_document_if_it_is_too_much(tmp_path, capsys):
+    words = "The cat sat on the mat. It was red. "
+    (tmp_path / "x.txt").write_text("\n\n".join(words * (60 if i == 7 else 1) + f"It was {i}." for i in range(90)))
+    data = {"source": (str(tmp_path / "x.txt"),), "prepare_workers": 1, "holdout": 0.1}
+    config = tiny(data=data, model={"vocab_size": 40})
+    make_tokenizer(config, tmp_path)
+    make_data(config, tmp_path)
+    told = capsys.readouterr().err
+    assert "data.source: one document of 90 holds 34% of the text, that which begins 'the cat" in told
+    assert "examples are held out, too few to measure by; raise it, to 0.5 or so" in told
 
 
 def test_a_list_of_pieces_is_a_json(tmp_path):

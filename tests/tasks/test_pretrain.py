@@ -20,7 +20,6 @@ from small import one_device_mesh, shapes_of_state, tiny
 from bertjax import storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.corpus import prepare
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.corpus.units import documents
 from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
@@ -30,6 +29,7 @@ from bertjax.tasks.pretrain import pretrain
 from bertjax.train import checkpoint, metrics, signals, workdir
 from bertjax.train.recorder import Recorder
 from bertjax.trained.load import load
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 TIMES = {"tokens_per_second", "slots_per_second", "steps_per_second", "data_wait", "mfu"}
 
@@ -282,7 +282,7 @@ def test_a_run_trains_on_the_source_it_names(inputs, tmp_path):
     prepare.prepare(data, vocabulary, tmp_path / "run" / "data", runner=prepare.local(1))
     for changes, named in (
         ({"source": ("else.txt",)}, "data.source = .*else.txt"),
-        ({"lower_case": False}, "lower_case"),
+        ({"case": "cased"}, "data.case = 'cased': .* was prepared with 'uncased'"),
     ):
         with pytest.raises(DataError, match=named):
             pretrain(tiny(data=inputs | {"prepared": ""} | changes), tmp_path / "run")

@@ -32,7 +32,7 @@ def test_import_and_export_give_the_same_bytes(kind, vocabulary, tmp_path):
     source, run, out = tmp_path / "hf", tmp_path / "run", tmp_path / "out"
     directories.write(source, kind, tokenizer=vocabulary, lower_case=False)
     made = import_directory(source, run)
-    assert made == workdir.load_config(run) and not made.data.lower_case
+    assert made == workdir.load_config(run) and made.data.case == "cased"
     found, (_, params) = load(run), directories.ours(kind)
     directories.assert_same(found.params, params)
     assert export_directory(made, run, out) == 0

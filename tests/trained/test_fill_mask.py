@@ -7,13 +7,13 @@ import pytest
 from bpe import train_bpe
 
 from bertjax.config.schema import ComputeConfig
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, ConfigError, DataError, NumericError
 from bertjax.model import network
 from bertjax.trained.exchange import import_directory
 from bertjax.trained.fill_mask import fill_mask, masked_ids
 from bertjax.trained.inference import Loaded, Outputs
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), ".", "\x1b[31m\u202e"]

@@ -9,13 +9,13 @@ from bpe import train_bpe
 from models import KINDS
 from small import random_batch, tiny
 
-from bertjax.corpus.train_tokenizer import train_sentencepiece
 from bertjax.data import tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model import network
 from bertjax.model.heads import HEADS
 from bertjax.trained import warmstart
 from bertjax.trained.load import Trained
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIAL, *(f"w{i}" for i in range(200)), *(f"##x{i}" for i in range(195))]

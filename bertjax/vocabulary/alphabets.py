@@ -36,8 +36,8 @@ _SAMPLE = 1_000  # texts that are looked at for what is no piece
 def make_tokenizer(texts: Iterable[str], path: Path, *, alphabet: str, kmer: int, vocab_size: int) -> float:
     """Write the tokenizer.json of smiles, protein or dna, whole or not at all; the share of unknown pieces in a sample.
 
-    Only smiles reads all of `texts`. Raises DataError for a `vocab_size` that the alphabet does not have, naming the
-    one that it has, and StorageError where `path` cannot be written.
+    Only smiles reads all of `texts`; it keeps the `vocab_size` most frequent pieces. Raises DataError if the alphabet
+    has more than `vocab_size` pieces, saying how many, and StorageError where `path` cannot be written.
     """
     texts = iter(texts)
     sample = list(itertools.islice(texts, _SAMPLE))
@@ -48,7 +48,7 @@ def make_tokenizer(texts: Iterable[str], path: Path, *, alphabet: str, kmer: int
     else:
         words = ["".join(letters) for letters in itertools.product("ACGT", repeat=kmer)]
         made = _letters(f"[ACGT]{{{kmer}}}|[ACGTN]", "ACGTN", list(dict.fromkeys([*words, *"ACGTN"])))
-    _check(f"data.alphabet = {alphabet}", made.get_vocab_size(), vocab_size, exact=alphabet != "smiles")
+    _check(f"data.alphabet = {alphabet}", made.get_vocab_size(), vocab_size)
     _write(path, made)
     unknown = made.token_to_id("<unk>")
     found = np.array([i for encoded in made.encode_batch_fast(sample) for i in encoded.ids])
@@ -58,10 +58,10 @@ def make_tokenizer(texts: Iterable[str], path: Path, *, alphabet: str, kmer: int
 def make_ids(sequences: Iterable[str], path: Path, *, vocab_size: int) -> None:
     """Write a tokenizer.json that gives each id of `sequences`, numbers with spaces between them, as itself.
 
-    Raises DataError unless `vocab_size` is what the largest id needs, and StorageError where it cannot be written.
+    Raises DataError if the largest id needs more than `vocab_size` pieces, and StorageError where it cannot be written.
     """
     largest = max((int(number) for text in sequences for number in text.split()), default=-1)
-    _check(f"data.format = ids: the largest id is {largest}", largest + 1 + len(SPECIAL), vocab_size, exact=True)
+    _check(f"data.format = ids: the largest id is {largest}", largest + 1 + len(SPECIAL), vocab_size)
     made = _tokenizer([*map(str, range(largest + 1)), *SPECIAL])
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     _write(path, made)
@@ -93,10 +93,9 @@ def _tokenizer(pieces: Sequence[str]) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
 
 
-def _check(what: str, has: int, vocab_size: int, *, exact: bool) -> None:
-    if vocab_size > has or (exact and vocab_size < has):
-        most = "" if exact else " or less"
-        raise DataError(f"model.vocab_size = {vocab_size}: {what}, which makes {has} pieces; set it to {has}{most}")
+def _check(what: str, has: int, vocab_size: int) -> None:
+    if vocab_size < has:
+        raise DataError(f"model.vocab_size = {vocab_size}: {what}, which makes {has} pieces; set it to {has}")
 
 
 def _write(path: Path, made: tokenizers.Tokenizer) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from bpe import TEXT
 
-from bertjax.corpus.train_tokenizer import pieces_for, train_sentencepiece
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError, StorageError
+from bertjax.vocabulary.unigram import pieces_for, train_sentencepiece
 
 
 def test_training_is_deterministic_and_keeps_long_lines(tmp_path):

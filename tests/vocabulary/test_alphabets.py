@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertjax.corpus import alphabets
 from bertjax.data import tokenizer
 from bertjax.errors import DataError, StorageError
+from bertjax.vocabulary import alphabets
 
 SMILES = [
     "CC(=O)Oc1ccccc1C(=O)O aspirin",
@@ -119,24 +119,27 @@ def test_ids_are_themselves_and_the_special_pieces_come_behind(tmp_path):
 @pytest.mark.parametrize(
     ("alphabet", "size", "fix"),
     [
-        ("smiles", 23, "22 pieces; set it to 22 or less"),
-        ("protein", 30522, "31 pieces; set it to 31"),
         ("protein", 30, "31 pieces; set it to 31"),
         ("dna", 4096, "4106 pieces; set it to 4106"),
     ],
 )
-def test_a_vocabulary_that_the_text_does_not_give_is_refused_with_the_one_it_gives(tmp_path, alphabet, size, fix):
+def test_a_vocabulary_that_is_too_small_is_refused_with_the_one_that_fits(tmp_path, alphabet, size, fix):
     with pytest.raises(DataError, match=rf"^model.vocab_size = {size}: data.alphabet = {alphabet}.*{fix}$"):
         made(tmp_path / "tokenizer.json", alphabet, SMILES, vocab_size=size)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_vocabulary_of_ids_follows_the_largest(tmp_path):
-    for size in (46, 48, 30522):
-        with pytest.raises(DataError, match=rf"^model.vocab_size = {size}: .*largest id is 41.*set it to 47$"):
-            alphabets.make_ids(["3 41"], tmp_path / "tokenizer.json", vocab_size=size)
+    with pytest.raises(DataError, match=r"^model.vocab_size = 46: .*largest id is 41.*set it to 47$"):
+        alphabets.make_ids(["3 41"], tmp_path / "tokenizer.json", vocab_size=46)
     with pytest.raises(DataError, match="largest id is 2147483646"):  # which would take all memory
         alphabets.make_ids(["2147483646"], tmp_path / "tokenizer.json", vocab_size=47)
+
+
+@pytest.mark.parametrize(("alphabet", "has"), [("smiles", 22), ("protein", 31), ("dna", 4106)])
+def test_a_larger_vocabulary_is_no_mistake(tmp_path, alphabet, has):
+    """Only its user knows the text; the word table may have more rows."""
+    assert made(tmp_path / "tokenizer.json", alphabet, SMILES, vocab_size=30522)[0].vocab_size == has
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
