@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bertjax"
 
 FLOORS = [
-    {"console", "errors", "progress", "storage"},
+    {"console", "errors", "progress", "storage", "workers"},
     {"config"},
     {"batch", "parallel"},
     {"data", "model"},

@@ -21,12 +21,12 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-from bertjax import storage
+from bertjax import storage, workers
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import shards
 from bertjax.corpus import units as corpus
 from bertjax.corpus.assemble import assemble, summarise, total
-from bertjax.data import dataset, workers
+from bertjax.data import dataset
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError, StorageError, one_line

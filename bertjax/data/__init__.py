@@ -13,7 +13,6 @@ masking      which tokens are to be predicted, and what stands in their place
 batches      rows as arrays
 loader       batches made ahead, in threads or processes
 processes    batches from processes, through pipes; one that dies or hangs is noticed
-workers      processes that end with their parent
 
-Imports `config`, `batch`, `storage` and `errors`.
+Imports `config`, `batch`, `storage`, `workers` and `errors`.
 """

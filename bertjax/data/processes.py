@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from bertjax.data import workers
+from bertjax import workers
 from bertjax.errors import WorkerError
 
 Part = Callable[[int, int], Iterator[Any]]

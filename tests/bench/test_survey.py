@@ -10,9 +10,9 @@ from sequences import japanese
 from bertjax.bench.survey import counted, survey
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import units
-from bertjax.vocabulary.unigram import train_sentencepiece
 from bertjax.data.tokenizer import load, normalise
 from bertjax.errors import DataError
+from bertjax.vocabulary.unigram import train_sentencepiece
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -11,7 +11,7 @@ import pytest
 
 PARENT = """
 import multiprocessing, os, signal, sys, time
-from bertjax.data import workers
+from bertjax import workers
 
 def work(pipe):
     workers.begin((signal.SIGINT,))
