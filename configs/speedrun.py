@@ -2,8 +2,8 @@
 
 Expect     docs/speedrun.md: the score of each entry, and what did not help.
 Hardware   2 CPU cores.
-Command    bertjax tokenizer --config=speedrun:modern --workdir=runs/modern --config.data.source='corpus/*'
-           and `bertjax prepare` and `bertjax pretrain` with the same --workdir (docs/speedrun.md).
+Command    bertjax tokenizer --config=configs/speedrun.py:modern --workdir=runs/modern --config.data.source='corpus/*'
+           and `bertjax prepare` and `bertjax pretrain` with the same arguments (docs/speedrun.md).
 
 The argument is the entry: bert_tiny (as published), classic (learned positions) or modern. The text is the same for
 all: shards 00 to 07 of a Wikipedia of 2013 and 31 novels, 8,000 pieces; so is the evaluation, 15 % of the tokens with
@@ -45,7 +45,5 @@ def get_config(entry="modern"):
         biases="heads",
         initializer_range=0.05,
     )
-    config.data.update(batch_size=32, mask_rate=0.3, final_mask_rate=0.15, max_predictions=20)
-    config.optim.update(name="muon", lr=6e-3, warmup_steps=400, decay_steps=4_000)
-    config.run.update(steps=5_000, eval_every=1_000, save_every=1_000)
+    config.optim.name = "muon"
     return config
