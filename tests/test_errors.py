@@ -6,7 +6,14 @@ from pathlib import Path
 from bertjax import errors
 from bertjax.cli.main import USAGE
 
-KINDS = [errors.ConfigError, errors.DataError, errors.CheckpointError, errors.NumericError, errors.StorageError]
+KINDS = [
+    errors.ConfigError,
+    errors.DataError,
+    errors.CheckpointError,
+    errors.NumericError,
+    errors.StorageError,
+    errors.OutOfMemory,
+]
 
 
 def test_exit_codes_are_distinct_and_documented():

@@ -15,6 +15,7 @@ from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_o
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import PREEMPTED, ConfigError, DataError, NumericError
+from bertjax.storage import user_path
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Command:
     takes: Takes
 
 
-def _info(config: Config, json: bool) -> int:
-    from bertjax.bench.info import info, table
+def _info(config: Config, probe: bool, json: bool) -> int:
+    from bertjax.bench.info import here, info, table
 
-    values = info(config)
+    values = info(config) | (here(config) if probe else {})
     show(dumps(values) if json else table(values))
     return 0
 
@@ -121,7 +122,7 @@ def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
 def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
     from bertjax.tasks.minimal_pairs import plot, score, table
 
-    result = score(Path(words[0]).expanduser(), pairs, by=by, limit=limit)
+    result = score(user_path(words[0]), pairs, by=by, limit=limit)
     show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
@@ -132,7 +133,7 @@ def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: P
 def _import(words: list[str], workdir: Path) -> int:
     from bertjax.trained.exchange import import_directory
 
-    made = import_directory(Path(words[0]).expanduser(), workdir)
+    made = import_directory(user_path(words[0]), workdir)
     say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
     return 0
 
@@ -148,7 +149,7 @@ def _export(config: Config, workdir: Path, out: Path) -> int:
 def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int:
     from bertjax.bench.compare import compare, plot, table
 
-    result = compare([Path(word).expanduser() for word in words], repeats=repeats)
+    result = compare([user_path(word) for word in words], repeats=repeats)
     show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
@@ -181,7 +182,7 @@ def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool
 def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
-    result = bench(Path(words[0]).expanduser(), _lines(), peer=peer, repeats=repeats)
+    result = bench(user_path(words[0]), _lines(), peer=peer, repeats=repeats)
     show(dumps(result, indent=None if json else 2))
     return 0
 
@@ -228,9 +229,14 @@ _MODEL = "a work directory or a Hugging Face directory"
 COMMANDS = {
     "info": Command(
         _info,
-        "parameters by part, FLOPs per token, memory",
-        "From shapes alone, in a second or two at any size.",
-        Takes(flags=(_JSON,)),
+        "what a run costs: parameters, FLOPs, memory, hours",
+        "From shapes alone, in seconds at any size: hours are those of other devices. With --probe also on this machine.",
+        Takes(
+            flags=(
+                Flag("probe", "", "compile the step and time a few: memory, the largest batch, hours; a minute or two"),
+                _JSON,
+            )
+        ),
     ),
     "tokenizer": Command(
         _tokenizer,

@@ -9,7 +9,7 @@ import textwrap
 from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS, ReadEnough, show
 from bertjax.console import attach, say
-from bertjax.errors import ConfigError, StorageError, UserError
+from bertjax.errors import ConfigError, OutOfMemory, StorageError, UserError, memory_ran_out, one_line
 
 USAGE = """usage: bertjax COMMAND [--config=FILE.py[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -22,7 +22,7 @@ commands
 meaning in bertjax/config/schema.py.
 
 exit codes
-  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage
+  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage   8 memory
   75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
@@ -45,6 +45,12 @@ def main(argv: list[str] | None = None) -> None:
         place, problem = error.filename or "input or output", error.strerror or error
         say(f"bertjax: {place}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
+        fix = "free some, or lower data.batch_size or raise optim.accumulate: fewer rows are then computed at a time"
+        say(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
+        code = OutOfMemory.exit_code
     except KeyboardInterrupt:
         say("bertjax: interrupted")
         code = 130

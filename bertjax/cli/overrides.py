@@ -10,6 +10,7 @@ from typing import Any
 
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
+from bertjax.storage import user_path
 
 Overrides = list[tuple[str, str | None]]
 """What is given on the command line, without its dashes: name, and value or None."""
@@ -49,7 +50,7 @@ def _load(recipe: str) -> dict[str, Any]:
     from ml_collections import ConfigDict
 
     name, colon, argument = recipe.partition(":")
-    path = Path(name).expanduser().absolute()
+    path = user_path(name).absolute()
     spec = importlib.util.spec_from_file_location("recipe", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={recipe}: there is no Python file {path}; recipes are in configs/")

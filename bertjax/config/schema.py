@@ -13,15 +13,15 @@ from bertjax.config.limits import value
 class ModelConfig:
     """What the encoder and its heads are. BERT, ALBERT, DistilBERT, ModernBERT, NeoBERT and nomic-bert are values."""
 
-    vocab_size: int = value(30522, "rows of the word table; the tokenizer must not have more pieces", least=6)
-    num_layers: int = value(12, "layers of the encoder", least=1)
-    hidden_size: int = value(768, "width of the hidden states", least=1)
+    vocab_size: int = value(30522, "rows of the word table, as many as pieces or more", least=6, below=2**24)
+    num_layers: int = value(12, "layers of the encoder", least=1, below=2**12)
+    hidden_size: int = value(768, "width of the hidden states", least=1, below=2**17)
     num_heads: int = value(12, "attention heads; must divide hidden_size", least=1)
-    ffn_size: int = value(3072, "width inside the feed-forward part", least=1)
+    ffn_size: int = value(3072, "width inside the feed-forward part", least=1, below=2**19)
     embedding_size: int = value(
         768, "width of the tables; below hidden_size they are factorised (ALBERT: 128)", least=1
     )
-    max_positions: int = value(512, "most positions of an example; rows of the table of learned ones", least=5)
+    max_positions: int = value(512, "most positions of an example; rows of a learned table", least=5, below=2**20)
     positions: str = value(
         "learned",
         "how places are told: learned (a table, added to the words), rotary (queries and keys turned by their place)",
@@ -36,7 +36,7 @@ class ModelConfig:
     )
     window: int = value(0, "local layers: a token sees those at most this far from it; 0 = no layer is local", least=0)
     global_every: int = value(3, "window: layers 0, n, 2n, .. are global, all others local", least=1)
-    token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
+    token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0, below=2**16)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
         "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP; needs it)",
@@ -150,7 +150,7 @@ class ObjectiveConfig:
 class TeacherConfig:
     """The model that a run learns from, beside its text, and what of it is compared."""
 
-    path: str = value("", "work directory or Hugging Face directory; '' = no teacher")
+    path: str = value("", "work directory or Hugging Face directory; '' = no teacher", path=True)
     dtype: str = value("bfloat16", "of its parameters and of what it computes", choices=("float32", "bfloat16"))
     temperature: float = value(2.0, "of soft: both distributions are softmax(logits / temperature)", least=1e-3)
     tokens: str = value(
@@ -173,7 +173,9 @@ class TeacherConfig:
 class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
-    source: tuple[str, ...] = value(("builtin",), "builtin, paths, glob patterns, tfds:NAME[SPLIT]", may_change=True)
+    source: tuple[str, ...] = value(
+        ("builtin",), "builtin, paths, glob patterns, tfds:NAME[SPLIT]", path=True, may_change=True
+    )
     mix: tuple[float, ...] = value(
         (), "shares of the rows for the entries of source; () = as much as each holds", least=0
     )
@@ -199,6 +201,7 @@ class DataConfig:
     tokenizer: str = value(
         "",
         "a .model, vocab.txt or tokenizer.json; '' = WORKDIR/tokenizer/spiece.model, or tokenizer.json of an alphabet",
+        path=True,
         may_change=True,
     )
     alphabet: str = value(
@@ -209,12 +212,12 @@ class DataConfig:
     )
     kmer: int = value(6, "alphabet = dna: letters of a piece", least=1, below=9, may_change=True)
     lower_case: bool = value(True, "uncased: lower-case and strip accents before tokenising")
-    prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", may_change=True)
+    prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", path=True, may_change=True)
     prepare_workers: int = value(
-        0, "processes of `bertjax prepare`; 0 = one per core; the result is the same", least=0, may_change=True
+        0, "of `bertjax prepare`; 0 = one per core; the result is the same", least=0, below=513, may_change=True
     )
     holdout: float = value(0.01, "share of the documents kept for evaluation", least=0, below=1, may_change=True)
-    batch_size: int = value(256, "rows of a global batch, over all devices and microbatches", least=1)
+    batch_size: int = value(256, "rows of a global batch, over all devices and microbatches", least=1, below=2**21)
     seq_len: int = value(128, "length of a row, at most model.max_positions", least=5)
     examples: str = value(
         "nsp",
@@ -234,7 +237,7 @@ class DataConfig:
         "what is chosen as a whole: token, whole_word, ngram (of whole words)",
         choices=("token", "whole_word", "ngram"),
     )
-    max_ngram: int = value(3, "masking = ngram: n words with probability proportional to 1/n, n up to this", least=1)
+    max_ngram: int = value(3, "masking = ngram: n words, as often as 1/n says, n up to this", least=1, below=64)
     mask_rate: float = value(0.15, "share of an example's tokens to predict", least=0, below=1)
     final_mask_rate: float = value(
         0.0,
@@ -252,9 +255,9 @@ class DataConfig:
     mask_together: bool = value(False, "True: mask_shares is drawn for each word or n-gram as a whole")
     max_predictions: int = value(20, "prediction slots of a row; more masks than slots are not made", least=1)
     loader_threads: int = value(
-        4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True
+        4, "threads that make batches ahead of the device, in each process", least=1, below=257, may_change=True
     )
-    loader_workers: int = value(0, "processes that do it; 0 = threads of the main process", least=0, may_change=True)
+    loader_workers: int = value(0, "processes that do it; 0 = threads of this one", least=0, below=257, may_change=True)
 
     @property
     def pairs(self) -> bool:
@@ -352,11 +355,12 @@ class RunConfig:
     pairs: tuple[str, ...] = value(
         (),
         "also evaluated: minimal pairs, as of `bertjax score`: builtin, files, directories; () = none",
+        path=True,
         may_change=True,
     )
     pairs_limit: int = value(50, "pairs of each paradigm, evenly spread; 0 = all", least=0, may_change=True)
     save_every: int = value(1_000, "steps between checkpoints; 0 = only at the end", least=0, may_change=True)
-    init_from: str = value("", "work directory or Hugging Face directory whose weights a new run starts with")
+    init_from: str = value("", "work directory or Hugging Face directory whose weights a run starts with", path=True)
     init_layers: tuple[int, ...] = value(
         (), "init_from: its layers to take, from 0; () = evenly spread (12 to 6: 0,2,4,7,9,11)", least=0
     )
