@@ -38,6 +38,12 @@ SMALL = {
     ],
     "data report": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],
     "data verify": ["--config.model.vocab_size=300", "--config.data.holdout=0.2"],
+    "info": [
+        "--config.model.num_layers=1",
+        "--config.model.vocab_size=300",
+        "--config.data.batch_size=2",
+        "--config.data.seq_len=32",
+    ],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.holdout=0.2", "--config.model.vocab_size=300"],
     "bench encode": ["--repeats=1"],

@@ -2,11 +2,12 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import pytest
 
 from bertjax import storage
-from bertjax.errors import StorageError
+from bertjax.errors import ConfigError, StorageError
 
 
 def test_one_job_at_a_time(tmp_path):
@@ -67,3 +68,14 @@ def test_a_new_directory_takes_nobody_elses_place(tmp_path):
     with storage.new_directory(tmp_path / "new") as partial:
         (partial / "file").write_text("x")
     assert (mine / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["~nosuchuser/x", "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(text):
+    with pytest.raises(ConfigError, match="nosuchuser|NUL"):
+        storage.user_path(text)
+
+
+def test_a_home_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert storage.user_path("~/x") == Path("/somewhere/x") and storage.user_path("x~/y") == Path("x~/y")

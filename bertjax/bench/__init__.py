@@ -1,6 +1,8 @@
 """What a run will cost and what it will see: numbers from shapes, times on this machine, reports on a data set.
 
-info        parameters, FLOPs and memory of a config, before it runs
+info        what a run costs: parameters, FLOPs, memory, hours
+memory      what training takes of this machine, and the largest batch that fits
+probe       how long a step takes here, in seconds
 step        a training step on synthetic rows
 pipeline    the input pipeline on one core
 encode      a trained model on texts and on full rows

@@ -24,7 +24,7 @@ ELSEWHERE = ("NVIDIA A100", "NVIDIA H100", "NVIDIA B200", "TPU v5 lite", "TPU v5
 
 
 def info(config: Config) -> dict[str, Any]:
-    """From shapes alone: `parameters` by part, `flops_per_token` (forward and backward), `memory_bytes` of what training
+    """From shapes alone: `parameters` by part, `flops_per_token` (forward and backward), `memory_bytes` of what a run
     keeps, the whole `run` with rows taken to be full, and its `hours_elsewhere` on one device at `MFU` of its peak.
 
     Memory is of the whole state in float32: parameters, what the optimizer keeps (moments, the average of the weights),

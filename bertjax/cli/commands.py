@@ -230,7 +230,7 @@ COMMANDS = {
     "info": Command(
         _info,
         "what a run costs: parameters, FLOPs, memory, hours",
-        "From shapes alone, in seconds at any size: hours are those of other devices. With --probe also on this machine.",
+        "From shapes alone, in seconds at any size, with the hours of other devices; --probe: of this machine too.",
         Takes(
             flags=(
                 Flag("probe", "", "compile the step and time a few: memory, the largest batch, hours; a minute or two"),

@@ -22,8 +22,8 @@ commands
 meaning in bertjax/config/schema.py.
 
 exit codes
-  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage   8 memory
-  75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
+  0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number   7 storage
+  8 memory     75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
 def main(argv: list[str] | None = None) -> None:

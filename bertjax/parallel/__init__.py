@@ -1,6 +1,7 @@
 """Where arrays live and who decides: the mesh and the one table from logical axes to mesh axes.
 
 sharding    the only file that names a PartitionSpec
+memory      what is free, what a compiled program takes, the most rows that fit
 
 Imports `config` and `errors`.
 """

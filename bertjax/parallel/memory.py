@@ -97,7 +97,7 @@ def most_rows(bytes_of: Callable[[int], int], available: int, *, unit: int, most
     Memory grows evenly with rows, but for roundings: so `bytes_of`, which compiles, is asked where the line through
     the last two answers says that the limit is, three or four times in all. The rows that are returned were asked for.
     """
-    fits, fits_bytes, beyond = 1, bytes_of(unit), most // unit + 1
+    fits, fits_bytes, beyond = 1, bytes_of(unit), most // unit + 1  # counted in units
     if fits_bytes > available:
         return 0
     guess, last, last_bytes = 4, fits, fits_bytes
