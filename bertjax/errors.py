@@ -45,6 +45,21 @@ class StorageError(UserError):
     exit_code = 7
 
 
+class OutOfMemory(UserError):
+    """Work that does not fit into the memory of the devices or of the machine."""
+
+    exit_code = 8
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether this is how Python, NumPy or XLA say that there is no memory left; named by what XLA's errors say, since
+    most of what calls this must not import it.
+    """
+    of_xla = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (of_xla and ("resource_exhausted" in text or "out of memory" in text))
+
+
 PREEMPTED = 75
 """Exit code of a run that was asked to stop (SIGTERM, SIGHUP, Ctrl-C) and saved: to be started again."""
 

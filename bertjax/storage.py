@@ -22,7 +22,20 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, TextIO
 
-from bertjax.errors import StorageError
+from bertjax.errors import ConfigError, StorageError
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a user names, whose ~ is a home directory. Raises ConfigError for one that no file can have."""
+    if "\0" in str(text):
+        raise ConfigError(f"{text!r}: no path holds the character NUL; leave it out")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = str(text)[1:].partition("/")[0]
+        fix = f"there is no user {user}" if user else "this user has no home directory"
+        raise ConfigError(f"{text}: {fix}; name the directory without ~") from None
+
 
 SUMS = "SHA256SUMS"
 """What `sha256sum` writes and `sha256sum -c` checks: the SHA-256 and the name of each file of a directory."""

@@ -13,6 +13,7 @@ KINDS = [
     errors.NumericError,
     errors.WorkerError,
     errors.StorageError,
+    errors.OutOfMemory,
 ]
 
 

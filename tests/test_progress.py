@@ -1,6 +1,9 @@
 """`bertjax.progress`: lines where there is no terminal."""
 
-from bertjax.progress import Progress
+import pytest
+
+from bertjax import progress as module
+from bertjax.progress import Progress, duration
 
 
 def test_lines_go_to_standard_error(capsys):
@@ -11,3 +14,39 @@ def test_lines_go_to_standard_error(capsys):
     progress.close()
     out, err = capsys.readouterr()
     assert out == "" and err == "step 3/3\n"
+
+
+def test_what_is_left_is_told_by_the_pace_since_the_first_advance(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = Progress(14, start=3, unit="step", label="train")
+    assert progress.left() == ""
+    now[0] = 500.0  # compiled
+    progress.advance()
+    assert progress.left() == ""
+    for _ in range(4):
+        now[0] += 10.0
+        progress.advance()
+    assert progress.left() == "1 min left"
+    progress._bar.disable = False  # as on a terminal, where the bar says it
+    assert progress.left() == ""
+    progress._bar.disable = True
+    progress.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0123, "0.012 s"),
+        (4.26, "4.3 s"),
+        (59.2, "59 s"),
+        (59.7, "1 min"),
+        (200, "3 min 20 s"),
+        (3_600, "1 h"),
+        (18_125, "5 h 2 min"),
+        (360_000, "4 d 4 h"),
+        (86_400 * 1_234, "1,234 d"),
+    ],
+)
+def test_a_time_for_a_person(seconds, text):
+    assert duration(seconds) == text

@@ -7,11 +7,12 @@ import shutil
 import stat
 import subprocess
 import zlib
+from pathlib import Path
 
 import pytest
 
 from bertjax import storage
-from bertjax.errors import StorageError
+from bertjax.errors import ConfigError, StorageError
 
 
 def test_one_job_at_a_time(tmp_path):
@@ -171,3 +172,14 @@ def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path, kind):
     with pytest.raises(StorageError, match=r"/run/\.lock: .*; remove it, or name another directory$"):
         storage.locked(run).__enter__()
     assert victim.read_text() == "mine" and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["~nosuchuser/x", "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(text):
+    with pytest.raises(ConfigError, match="nosuchuser|NUL"):
+        storage.user_path(text)
+
+
+def test_a_home_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert storage.user_path("~/x") == Path("/somewhere/x") and storage.user_path("x~/y") == Path("x~/y")

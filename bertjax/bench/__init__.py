@@ -2,7 +2,9 @@
 
 survey      what a text holds, before anything is made of it
 estimate    how long a run takes on a machine, and how much memory, by counting
-info        parameters, FLOPs and memory of a config, before it runs
+info        what a run costs: parameters, FLOPs, memory, hours
+memory      what training takes of this machine, and the largest batch that fits
+probe       how long a step takes here, in seconds
 step        a training step on synthetic rows
 pipeline    the input pipeline on one core
 encode      a trained model on texts and on full rows

@@ -1,4 +1,6 @@
-"""What a configuration costs, before it runs: parameters by part, FLOPs, memory. From shapes alone, at any size."""
+"""What a configuration costs, before it runs: from shapes alone at any size, and on this machine by compiling its step
+and timing a few.
+"""
 
 import math
 from typing import Any
@@ -6,18 +8,27 @@ from typing import Any
 import jax
 import numpy as np
 
+from bertjax.bench import memory, probe
 from bertjax.config.schema import Config
-from bertjax.model.cost import flops_per_token, predicted_share
+from bertjax.console import say
+from bertjax.model.cost import PEAK_TFLOPS, flops_per_token, peak_tflops, predicted_share
 from bertjax.model.heads import HEADS
 from bertjax.model.network import abstract_params
+from bertjax.parallel.memory import SHARE
 from bertjax.train.optim import make_optimizer
+
+MFU = 0.4
+"""Share of a device's peak that a run elsewhere is taken to reach: what well-set runs of encoders of this size do."""
+ELSEWHERE = ("NVIDIA A100", "NVIDIA H100", "NVIDIA B200", "TPU v5 lite", "TPU v5p", "TPU v6 lite")
+"""Devices, of `PEAK_TFLOPS`, whose time is told."""
 
 
 def info(config: Config) -> dict[str, Any]:
-    """`parameters` by part, `flops_per_token` (forward and backward), `memory_bytes` of what training keeps.
+    """From shapes alone: `parameters` by part, `flops_per_token` (forward and backward), `memory_bytes` of what a run
+    keeps, the whole `run` with rows taken to be full, and its `hours_elsewhere` on one device at `MFU` of its peak.
 
     Memory is of the whole state in float32: parameters, what the optimizer keeps (moments, the average of the weights),
-    gradients; activations are not in it. Under mesh.fsdp each device holds its share.
+    gradients; activations are not in it. Under mesh.fsdp each device holds its share. A teacher is not counted.
     """
     params = abstract_params(config.model)
     counts = {part: _count(params.get(part, {})) for part in ("encoder", *HEADS)}
@@ -25,20 +36,70 @@ def info(config: Config) -> dict[str, Any]:
     size = np.dtype(np.float32).itemsize
     optimizer = make_optimizer(config.optim, steps=config.run.steps)
     kept = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)) if leaf.shape)
+    flops = flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
+    tokens = config.run.steps * config.data.batch_size * config.data.seq_len
+    whole = flops["total"] * tokens
     return {
         "parameters": counts | {"total": total},
-        "flops_per_token": flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data)),
+        "flops_per_token": flops,
         "memory_bytes": {"parameters": size * total, "optimizer": size * kept, "gradients": size * total},
+        "run": {"steps": config.run.steps, "tokens": tokens, "flops": whole},
+        "hours_elsewhere": {
+            f"{kind}, {MFU:.0%} of {PEAK_TFLOPS[kind]:.0f} TFLOP/s": whole / (PEAK_TFLOPS[kind] * 1e12 * MFU) / 3600
+            for kind in ELSEWHERE
+        },
+    }
+
+
+def here(config: Config) -> dict[str, Any]:
+    """On this machine: `memory_here`, bytes of each device, and `time_here`; None where a number is not known.
+
+    Compiles the step for four or five sizes and times some steps, which takes a minute or two; says what it does.
+    Raises ConfigError for a config that cannot train here, and OutOfMemory where not even the smallest batch fits.
+    """
+    plan = memory.plan(config)
+    device, count = plan.mesh.devices.flat[0], plan.mesh.size
+    say(f"{count} x {device.device_kind}: compiling ...")
+    found = memory.measured(plan)
+    say("looking for the largest batch that fits ...")
+    known = found.training is not None and found.free is not None
+    largest = memory.largest_batch(config, int(SHARE * found.free)) if known and found.free is not None else None
+    within = found.free is None or found.training is None or found.training <= found.free
+    rows = config.data.batch_size if within else largest or 0
+    seconds, timed = probe.seconds_per_step(plan, rows)
+    tokens = config.data.batch_size * config.data.seq_len / seconds
+    peak = peak_tflops(device.device_kind, config.run.peak_tflops) * count * 1e12
+    return {
+        "memory_here": {
+            "step": found.step,
+            "training": found.training,
+            "free": found.free,
+            "largest_batch": largest,
+        },
+        "time_here": {
+            "rows_timed": timed,
+            "seconds_per_step": seconds,
+            "tokens_per_second": tokens,
+            "mfu": tokens * plan.task.flops_per_token / peak if peak else None,
+            "hours": config.run.steps * seconds / 3600,
+        },
     }
 
 
 def table(values: dict[str, Any]) -> str:
     """The same for a person: one line a number."""
+    width = max(22, *(len(name) for numbers in values.values() for name in numbers))
     lines = []
     for section, numbers in values.items():
         lines.append(section.replace("_", " "))
-        lines += [f"  {name:<22}{value:>22,.0f}" for name, value in numbers.items()]
+        lines += [f"  {name.replace('_', ' '):<{width}}{_shown(value):>22}" for name, value in numbers.items()]
     return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 1000 else f"{value:.3g}"
 
 
 def _count(tree: Any) -> int:

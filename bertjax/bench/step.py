@@ -5,6 +5,7 @@ meets both: the figure to quote is the ratio of neighbouring runs.
 """
 
 import multiprocessing
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import numpy as np
 from bertjax import batch
 from bertjax.bench import torch_peer
 from bertjax.config.schema import Config
-from bertjax.errors import UserError
+from bertjax.errors import OutOfMemory, UserError
 
 
 def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
@@ -39,7 +40,14 @@ def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
             process.start()
             theirs.close()  # so that a side that fails is seen, and not waited for
             stack.callback(process.terminate)
-            ready = connections[name].recv()  # built and warm, before the other side starts
+            try:
+                ready = connections[name].recv()  # built and warm, before the other side starts
+            except EOFError:
+                process.join()
+                if process.exitcode != -signal.SIGKILL:
+                    raise
+                fix = "most likely the machine has no memory left: free some, or lower data.batch_size"
+                raise OutOfMemory(f"{name}: its process was killed; {fix}") from None
             if isinstance(ready, UserError):
                 raise ready
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -78,11 +86,11 @@ def table(result: dict[str, Any]) -> str:
 def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connection: Connection) -> None:
     try:
         step = make(config)
+        for _ in range(2):  # the first compiles
+            step()
     except UserError as error:
         connection.send(error)
         return
-    for _ in range(2):  # the first compiles
-        step()
     connection.send("ready")
     while connection.recv():
         start = time.perf_counter()
@@ -93,31 +101,24 @@ def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connect
 def _bertjax_step(config: Config) -> Callable[[], None]:
     import jax
 
-    from bertjax.model import attention
+    from bertjax.bench.memory import plan
     from bertjax.parallel import sharding
-    from bertjax.tasks import distill, teacher
-    from bertjax.tasks.pretrain import pretraining
+    from bertjax.tasks import fit
     from bertjax.train.optim import make_optimizer
     from bertjax.train.state import init_state
-    from bertjax.train.step import make_train_step
 
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
-    attention.check(config.model, config.compute, [config.data.seq_len], mesh.devices.flat[0].platform)
-    rows = sharding.put_batch(_rows(config), mesh)
-    task = pretraining(config, batches=lambda row: iter(()))
-    if config.teacher.path:
-        task = distill.distilled(task, config, teacher.load(config, None, mesh))
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
-    state = init_state(task.init, optimizer, mesh, seed=config.run.seed)
-    train_step = make_train_step(
-        task.forward, task.terms, optimizer, mesh, seed=config.run.seed, accumulate=config.optim.accumulate
-    )
+    made = plan(config)
+    with fit.told(config, made.task, made.mesh):
+        fit.ready(config, made.task, made.mesh, made.step, made.state)
+        rows = sharding.put_batch(_rows(config), made.mesh)
+        optimizer = make_optimizer(config.optim, steps=config.run.steps)
+        state = init_state(made.task.init, optimizer, made.mesh, seed=config.run.seed)
 
     def step() -> None:
         nonlocal state
-        state, values = train_step(state, rows)
-        jax.block_until_ready((state, values))
+        with fit.told(config, made.task, made.mesh):
+            state, values = made.step(state, rows)
+            jax.block_until_ready((state, values))
 
     return step
 

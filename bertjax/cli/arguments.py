@@ -11,13 +11,14 @@ from typing import Any, Literal
 from bertjax.cli.overrides import Overrides, Resolved, configured, kinds
 from bertjax.console import say
 from bertjax.errors import ConfigError, UserError
+from bertjax.storage import user_path
 
 
 def directory(text: str) -> Path:
     """Reads a directory of this machine, which need not exist."""
     if not text or "://" in text:
         raise ValueError("must be a local or mounted directory")
-    return Path(text).expanduser()
+    return user_path(text)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def new_file(*endings: str) -> Callable[[str], Path]:
     """Reads a file to write, in a folder that exists, so that no work is lost at its end."""
 
     def read(text: str) -> Path:
-        path = Path(text).expanduser()
+        path = user_path(text)
         if endings and path.suffix not in endings:
             raise ValueError(f"must end in {' or '.join(endings)}")
         if not path.parent.is_dir():

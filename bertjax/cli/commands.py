@@ -16,6 +16,7 @@ from bertjax.cli.overrides import Resolved
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import PREEMPTED, ConfigError, DataError
+from bertjax.storage import user_path
 
 if TYPE_CHECKING:
     from bertjax.train.workdir import Origin
@@ -33,10 +34,10 @@ class Command:
     """Whether it goes on where it was stopped: asked to stop, it then ends with PREEMPTED."""
 
 
-def _info(config: Config, json: bool) -> int:
-    from bertjax.bench.info import info, table
+def _info(config: Config, probe: bool, json: bool) -> int:
+    from bertjax.bench.info import here, info, table
 
-    values = info(config)
+    values = info(config) | (here(config) if probe else {})
     show(dumps(values) if json else table(values))
     return 0
 
@@ -141,7 +142,7 @@ def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
 def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
     from bertjax.tasks.minimal_pairs import plot, score, table
 
-    result = score(Path(words[0]).expanduser(), pairs, by=by, limit=limit)
+    result = score(user_path(words[0]), pairs, by=by, limit=limit)
     show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
@@ -152,7 +153,7 @@ def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: P
 def _import(words: list[str], workdir: Path) -> int:
     from bertjax.trained.exchange import import_directory
 
-    made = import_directory(Path(words[0]).expanduser(), workdir)
+    made = import_directory(user_path(words[0]), workdir)
     say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
     return 0
 
@@ -168,7 +169,7 @@ def _export(config: Config, workdir: Path, out: Path) -> int:
 def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int:
     from bertjax.bench.compare import compare, plot, table
 
-    result = compare([Path(word).expanduser() for word in words], repeats=repeats)
+    result = compare([user_path(word) for word in words], repeats=repeats)
     show(dumps(result) if json else table(result))
     if out:
         plot(result, out)
@@ -201,7 +202,7 @@ def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool
 def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
-    result = bench(Path(words[0]).expanduser(), lines(), peer=peer, repeats=repeats)
+    result = bench(user_path(words[0]), lines(), peer=peer, repeats=repeats)
     show(dumps(result, indent=None if json else 2))
     return 0
 
@@ -219,9 +220,14 @@ _MODEL = "a work directory or a Hugging Face directory"
 COMMANDS = {
     "info": Command(
         _info,
-        "parameters by part, FLOPs per token, memory",
-        "From shapes alone, in a second or two at any size.",
-        Takes(flags=(_JSON,)),
+        "what a run costs: parameters, FLOPs, memory, hours",
+        "From shapes alone, in seconds at any size, with the hours of other devices; --probe: of this machine too.",
+        Takes(
+            flags=(
+                Flag("probe", "", "compile the step and time a few: memory, the largest batch, hours; a minute or two"),
+                _JSON,
+            )
+        ),
     ),
     "config": Command(
         _config,

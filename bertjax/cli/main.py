@@ -14,7 +14,7 @@ from bertjax.cli.commands import COMMANDS
 from bertjax.cli.output import ReadEnough, show
 from bertjax.cli.overrides import recipes
 from bertjax.console import attach, say
-from bertjax.errors import ConfigError, StorageError, UserError, printable
+from bertjax.errors import ConfigError, OutOfMemory, StorageError, UserError, memory_ran_out, one_line, printable
 from bertjax.train import signals
 
 USAGE = """usage: bertjax COMMAND [--config=RECIPE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
@@ -30,7 +30,7 @@ A run needs --config once: its directory remembers the recipe and what is change
 
 exit codes
   0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number
-  6 a loader process died or gives nothing   7 storage
+  6 a loader process died or gives nothing   7 storage   8 memory
   75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
@@ -52,6 +52,12 @@ def main(argv: list[str] | None = None) -> None:
         place, problem = error.filename or "input or output", error.strerror or error
         say(f"bertjax: {printable(str(place))}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
+        fix = "free some, or lower data.batch_size or raise optim.accumulate: fewer rows are then computed at a time"
+        say(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
+        code = OutOfMemory.exit_code
     except KeyboardInterrupt:
         say("bertjax: interrupted")
         code = 130

@@ -16,6 +16,7 @@ import bertjax
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError, UserError
+from bertjax.storage import user_path
 
 if typing.TYPE_CHECKING:
     from bertjax.train.workdir import Origin
@@ -144,7 +145,7 @@ def _load(recipe: str) -> tuple[dict[str, Any], Any]:
     from ml_collections import ConfigDict
 
     name, colon, argument = recipe.partition(":")
-    path = Path(name).expanduser().absolute()
+    path = user_path(name).absolute()
     if path.suffix != ".py" or not path.is_file():
         path = recipes().get(name, path)
     spec = importlib.util.spec_from_file_location("recipe", path) if path.is_file() else None

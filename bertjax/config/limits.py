@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+WHOLE = 2**31
+"""What whole numbers must be below, unless they have a limit of their own: on the devices they are int32."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -11,8 +14,9 @@ class Limits:
 
     meaning: str
     least: float | None = None  # the smallest number allowed; of every element, for a tuple
-    below: float | None = None  # numbers must be smaller than this
+    below: float | None = None  # numbers must be smaller than this; whole numbers always than WHOLE
     choices: tuple[str, ...] = ()  # the names allowed, of every element, for a tuple; () = any text
+    path: bool = False  # names a file, a directory or a pattern of files
     may_change: bool = False  # may differ when a run goes on: it does not decide what is computed, or is checked
 
 

@@ -122,7 +122,7 @@ def _typed(kind: Any, value: Any) -> Any:
             raise TypeError
         return tuple(_typed(element, one) for one in value)
     # bool is a subclass of int in Python: `--config.run.steps=True` must not pass as 1.
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**1023:  # one that is greater is no float
         return float(value)
     if type(value) is not kind:
         raise TypeError

@@ -1,11 +1,12 @@
 """What the values of a config must satisfy, alone and with each other; every violation is a line with its fix."""
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
 
-from bertjax.config.limits import Limits, limits
+from bertjax.config.limits import WHOLE, Limits, limits
 
 
 def errors(config: Any) -> list[str]:
@@ -40,6 +41,16 @@ def _broken(limit: Limits, value: Any) -> str:
         return f"must be at least {limit.least} and below {limit.below}"
     if limit.least is not None and not value >= limit.least:
         return f"must be at least {limit.least}"
+    if isinstance(value, int) and limit.below is None and value >= WHOLE:
+        return f"must be below {WHOLE}"
+    return _broken_text(limit, value) if isinstance(value, str) else ""
+
+
+def _broken_text(limit: Limits, text: str) -> str:
+    if "\0" in text:
+        return "must not hold the character NUL"
+    if limit.path and text.startswith("~") and os.path.expanduser(text) == text:
+        return f"there is no user {text[1:].partition('/')[0]}, whose home this names"
     return ""
 
 

@@ -1,4 +1,5 @@
-"""The one schema of a run: frozen dataclasses whose fields carry their defaults, meanings and limits.
+"""The one schema of a run: frozen dataclasses whose fields carry their defaults, meanings and limits; the longest of
+them is in `data_fields`.
 
 A new field is one line here: the type, the command line, the checks by themselves, the listing and the rule about
 resuming all follow from it. What relates fields to each other is in `bertjax.config.rules`.
@@ -6,6 +7,7 @@ resuming all follow from it. What relates fields to each other is in `bertjax.co
 
 from dataclasses import dataclass, field
 
+from bertjax.config.data_fields import DataConfig
 from bertjax.config.limits import value
 
 
@@ -13,15 +15,15 @@ from bertjax.config.limits import value
 class ModelConfig:
     """What the encoder and its heads are. BERT, ALBERT, DistilBERT, ModernBERT, NeoBERT and nomic-bert are values."""
 
-    vocab_size: int = value(30522, "rows of the word table; the tokenizer must not have more pieces", least=6)
-    num_layers: int = value(12, "layers of the encoder", least=1)
-    hidden_size: int = value(768, "width of the hidden states", least=1)
+    vocab_size: int = value(30522, "rows of the word table, as many as pieces or more", least=6, below=2**24)
+    num_layers: int = value(12, "layers of the encoder", least=1, below=2**12)
+    hidden_size: int = value(768, "width of the hidden states", least=1, below=2**17)
     num_heads: int = value(12, "attention heads; must divide hidden_size", least=1)
-    ffn_size: int = value(3072, "width inside the feed-forward part", least=1)
+    ffn_size: int = value(3072, "width inside the feed-forward part", least=1, below=2**19)
     embedding_size: int = value(
         768, "width of the tables; below hidden_size they are factorised (ALBERT: 128)", least=1
     )
-    max_positions: int = value(512, "most positions of an example; rows of the table of learned ones", least=5)
+    max_positions: int = value(512, "most positions of an example; rows of a learned table", least=5, below=2**20)
     positions: str = value(
         "learned",
         "how places are told: learned (a table, added to the words), rotary (queries and keys turned by their place)",
@@ -36,7 +38,7 @@ class ModelConfig:
     )
     window: int = value(0, "local layers: a token sees those at most this far from it; 0 = no layer is local", least=0)
     global_every: int = value(3, "window: layers 0, n, 2n, .. are global, all others local", least=1)
-    token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0)
+    token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0, below=2**16)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
         "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP; needs it)",
@@ -150,7 +152,7 @@ class ObjectiveConfig:
 class TeacherConfig:
     """The model that a run learns from, beside its text, and what of it is compared."""
 
-    path: str = value("", "work directory or Hugging Face directory; '' = no teacher")
+    path: str = value("", "work directory or Hugging Face directory; '' = no teacher", path=True)
     dtype: str = value("bfloat16", "of its parameters and of what it computes", choices=("float32", "bfloat16"))
     temperature: float = value(2.0, "of soft: both distributions are softmax(logits / temperature)", least=1e-3)
     tokens: str = value(
@@ -167,133 +169,6 @@ class TeacherConfig:
     projection: int = value(
         0, "width of the teacher's hidden states where it differs: a learned map to it; 0 = none", least=0
     )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the text comes from and how it becomes batches."""
-
-    source: tuple[str, ...] = value(("builtin",), "builtin, paths, glob patterns, tfds:NAME[SPLIT]", may_change=True)
-    mix: tuple[float, ...] = value(
-        (), "shares of the rows for the entries of source; () = as much as each holds", least=0
-    )
-    format: str = value(
-        "auto",
-        "file (a document), paragraphs, sentences (one a line), lines (a document each, not split), fasta, ids"
-        " (lines of integers), wikiextractor, jsonl, parquet; auto = by name and beginning",
-        choices=(
-            "auto",
-            "file",
-            "paragraphs",
-            "sentences",
-            "lines",
-            "fasta",
-            "ids",
-            "wikiextractor",
-            "jsonl",
-            "parquet",
-        ),
-        may_change=True,
-    )
-    text_field: str = value("text", "jsonl, parquet, tfds: the field that holds the text", may_change=True)
-    tokenizer: str = value(
-        "",
-        "a .model, vocab.txt or tokenizer.json; '' = in WORKDIR/tokenizer, where `bertjax tokenizer` writes",
-        may_change=True,
-    )
-    tokenizer_kind: str = value(
-        "sentencepiece",
-        "what `bertjax tokenizer` trains: sentencepiece (spiece.model, as ALBERT), wordpiece (vocab.txt, as BERT)",
-        choices=("sentencepiece", "wordpiece"),
-        may_change=True,
-    )
-    alphabet: str = value(
-        "words",
-        "of what `bertjax tokenizer` makes pieces: words, smiles, protein (letters), dna (k-mers)",
-        choices=("words", "smiles", "protein", "dna"),
-        may_change=True,
-    )
-    kmer: int = value(6, "alphabet = dna: letters of a piece", least=1, below=9, may_change=True)
-    case: str = value(
-        "auto",
-        "uncased: lower case, and no accents, before tokenising; cased; auto = cased where the text needs it, or the"
-        " pieces of the tokenizer that is there",
-        choices=("auto", "uncased", "cased"),
-    )
-    prepared: str = value("", "directory of the prepared data set; '' = WORKDIR/data", may_change=True)
-    prepare_workers: int = value(
-        0, "processes of `bertjax prepare`; 0 = one per core; the result is the same", least=0, may_change=True
-    )
-    holdout: float = value(0.01, "share of the documents kept for evaluation", least=0, below=1, may_change=True)
-    batch_size: int = value(256, "rows of a global batch, over all devices and microbatches", least=1)
-    seq_len: int = value(128, "length of a row, at most model.max_positions", least=5)
-    examples: str = value(
-        "nsp",
-        "nsp, sop (two segments, a label), full_sentences, doc_sentences (one segment, no label)",
-        choices=("nsp", "sop", "full_sentences", "doc_sentences"),
-    )
-    short_seq_prob: float = value(
-        0.1, "nsp, sop: share of examples with a random, shorter target length", least=0, below=1
-    )
-    original_flaws: bool = value(False, "nsp, sop: as the released code makes them, leaks included (data/original.py)")
-    packing: int = value(1, "most examples in a row; 1 = each in a row of its own", least=1)
-    buckets: tuple[int, ...] = value(
-        (), "row lengths, as 128,256,512: a batch takes the least that holds its examples; () = seq_len", least=5
-    )
-    masking: str = value(
-        "token",
-        "what is chosen as a whole: token, whole_word, ngram (of whole words)",
-        choices=("token", "whole_word", "ngram"),
-    )
-    max_ngram: int = value(3, "masking = ngram: n words with probability proportional to 1/n, n up to this", least=1)
-    mask_rate: float = value(0.15, "share of an example's tokens to predict", least=0, below=1)
-    final_mask_rate: float = value(
-        0.0,
-        "mask_rate goes there evenly over the rows of the run; evaluations have it throughout; 0.0 = it stays",
-        least=0,
-        below=1,
-    )
-    mask_count: int = value(0, "tokens of an example to predict, instead of the rate; 0 = by mask_rate", least=0)
-    mask_smoothing: float = value(
-        0.0, "masking = token: chosen in proportion to count^-mask_smoothing (DistilBERT: 0.7)", least=0
-    )
-    mask_shares: tuple[float, ...] = value(
-        (0.8, 0.1, 0.1), "of the chosen tokens: shown as [MASK], as a random piece, as they are", least=0
-    )
-    mask_together: bool = value(False, "True: mask_shares is drawn for each word or n-gram as a whole")
-    max_predictions: int = value(20, "prediction slots of a row; more masks than slots are not made", least=1)
-    loader_threads: int = value(
-        4, "threads that read and build batches ahead of the device, in each process", least=1, may_change=True
-    )
-    loader_workers: int = value(0, "processes that do it; 0 = threads of the main process", least=0, may_change=True)
-    loader_timeout: int = value(
-        300, "seconds that such a process may take for a batch; then the run saves and ends", least=1, may_change=True
-    )
-
-    @property
-    def pairs(self) -> bool:
-        """Whether examples have two segments and a label."""
-        return self.examples in ("nsp", "sop")
-
-    @property
-    def lower_case(self) -> bool | None:
-        """Whether a text loses its case and its accents; None: that follows from the text or the tokenizer."""
-        return {"auto": None, "uncased": True, "cased": False}[self.case]
-
-    @property
-    def last_mask_rate(self) -> float:
-        """The rate at the end of the run, and of every evaluation."""
-        return self.final_mask_rate or self.mask_rate
-
-    @property
-    def by_rule(self) -> bool:
-        """Whether a rule says what the pieces are, so that the tokenizer is a list of them."""
-        return self.alphabet != "words" or self.format == "ids"
-
-    @property
-    def row_lengths(self) -> tuple[int, ...]:
-        """The lengths that rows can have, ascending; the last is `seq_len`."""
-        return self.buckets or (self.seq_len,)
 
 
 @dataclass(frozen=True)
@@ -371,11 +246,12 @@ class RunConfig:
     pairs: tuple[str, ...] = value(
         (),
         "also evaluated: minimal pairs, as of `bertjax score`: builtin, files, directories; () = none",
+        path=True,
         may_change=True,
     )
     pairs_limit: int = value(50, "pairs of each paradigm, evenly spread; 0 = all", least=0, may_change=True)
     save_every: int = value(1_000, "steps between checkpoints; 0 = only at the end", least=0, may_change=True)
-    init_from: str = value("", "work directory or Hugging Face directory whose weights a new run starts with")
+    init_from: str = value("", "work directory or Hugging Face directory whose weights a run starts with", path=True)
     init_layers: tuple[int, ...] = value(
         (), "init_from: its layers to take, from 0; () = evenly spread (12 to 6: 0,2,4,7,9,11)", least=0
     )

@@ -16,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from bertjax.data import dataset
 from bertjax.errors import DataError, one_line
+from bertjax.storage import user_path
 
 BATCH_ROWS = 64
 """Rows of a Parquet file, or records of TFDS, that are in memory at a time."""
@@ -87,7 +88,7 @@ def tfds_path(entry: str, field: str) -> str:
     the directory of a prepared one, which begins with / . or ~. The split is "train" unless it is given.
     """
     name, split = _name_and_split(entry)
-    directory = Path(name).expanduser() if name[0] in "/.~" else _prepare(entry, name)
+    directory = user_path(name) if name[0] in "/.~" else _prepare(entry, name)
     builder = _builder(directory)
     formats = sorted(str(kind.value) for kind in builder.info.available_file_formats())
     if "array_record" not in formats:

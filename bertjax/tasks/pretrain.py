@@ -13,7 +13,7 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
 from bertjax.parallel import sharding
-from bertjax.tasks import distill, minimal_pairs, teacher
+from bertjax.tasks import distill, fit, minimal_pairs, teacher
 from bertjax.tasks.evaluate import held_out
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import terms
@@ -53,7 +53,9 @@ def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> b
     begin = None if going_on or not config.run.init_from else _from_trained(config, tokenizer)
     if config.teacher.path:
         task = distill.distilled(task, config, teacher.load(config, tokenizer, mesh))
-    return session.train(config, task, directory, mesh, begin=begin, origin=origin)
+    ready = partial(fit.ready, config, task, mesh)
+    with fit.told(config, task, mesh):
+        return session.train(config, task, directory, mesh, begin=begin, ready=ready, origin=origin)
 
 
 def pretraining(

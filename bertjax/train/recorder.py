@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bertjax.config.schema import RunConfig
-from bertjax.progress import Progress
+from bertjax.progress import Progress, duration
 from bertjax.train import guard
 from bertjax.train.metrics import Writer, describe
 
@@ -24,6 +24,7 @@ class Recorder:
         self._run, self._writer, self._progress, self._rates = run, writer, progress, rates
         self._pending: tuple[int, Any] | None = None
         self._settled = 0
+        self._begun = time.monotonic()
 
     def add(self, step: int, values: Any, batch: Batch, waited: float) -> None:
         """Take the values of `step`, still being computed, and settle those of the step before."""
@@ -42,6 +43,7 @@ class Recorder:
         self._progress.advance()
         self._settled += 1
         if self._settled == 1:
+            self._tell_first(step)
             self._rates.restart()  # the first step compiled
         if step % self._run.log_every == 0 or step == self._run.steps:
             self._write(step, {**values, **self._rates.take()})
@@ -54,7 +56,13 @@ class Recorder:
     def _write(self, step: int, values: dict[str, float | None]) -> None:
         guard.check_values(f"step {step}", values)
         self._writer.write(step, values)
-        self._progress.say(describe(step, self._run.steps, values))
+        self._progress.say("  ".join(filter(None, (describe(step, self._run.steps, values), self._progress.left()))))
+
+    def _tell_first(self, step: int) -> None:
+        """It is slower than the others: what it waits for has not been made ahead."""
+        took, ahead = time.monotonic() - self._begun, self._run.steps - step
+        more = f"; {ahead:,} more, {duration(ahead * took)} at that pace" if ahead else ""
+        self._progress.say(f"first step: {duration(took)}{more}")
 
 
 class Rates:

@@ -22,11 +22,15 @@ from bertjax.train.metrics import Writer
 from bertjax.train.optim import make_optimizer
 from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.state import TrainState, abstract_state, init_state
-from bertjax.train.step import make_train_step
+from bertjax.train.step import JittedStep, make_train_step
 from bertjax.train.task import Task
 
 Begin = Callable[[Any], Any]
 """Fresh parameters -> those that a new run begins with, as host arrays."""
+Ready = Callable[[JittedStep, TrainState], object]
+"""Called with the step of a run and the state that it will take: a restored one, or the shapes of a fresh one, which is
+made after that.
+"""
 
 
 def going_on(config: Config, directory: Path) -> bool:
@@ -40,6 +44,13 @@ def going_on(config: Config, directory: Path) -> bool:
     return True
 
 
+def step_of(config: Config, task: Task, mesh: Mesh) -> JittedStep:
+    """The update of a run."""
+    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    seed, accumulate = config.run.seed, config.optim.accumulate
+    return make_train_step(task.forward, task.terms, optimizer, mesh, seed=seed, accumulate=accumulate)
+
+
 def train(
     config: Config,
     task: Task,
@@ -47,27 +58,29 @@ def train(
     mesh: Mesh,
     *,
     begin: Begin | None = None,
+    ready: Ready | None = None,
     origin: workdir.Origin | None = None,
 ) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
     Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
-    same call goes on from it. `begin` None = a new run begins with fresh parameters. `origin` is saved with the config.
+    same call goes on from it. `begin` None = a new run begins with fresh parameters. `ready` may raise to refuse the
+    run, when nothing has been written yet. `origin` is saved with the config.
     """
     run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
     with storage.locked(storage.make(directory)):
         for line in checkpoint.clean(directory / "checkpoints"):
             say(line)
-        # A fresh state, or the newest that is whole.
         target = abstract_state(task.init, optimizer, mesh)
-        state, row = _resumed(config, task, directory, target) or (
-            _begun(init_state(task.init, optimizer, mesh, seed=run.seed), begin),
-            0,
-        )
-        start, stop = int(state.step), signals.noted()
+        resumed = _resumed(config, task, directory, target)  # the newest state that is whole
+        start, stop = int(resumed[0].step) if resumed else 0, signals.noted()
         if start >= run.steps:
             say(f"{directory}: is done, at step {start} of {run.steps}")
             return True
+        train_step = step_of(config, task, mesh)
+        if ready:
+            ready(train_step, resumed[0] if resumed else target)
+        state, row = resumed or (_begun(init_state(task.init, optimizer, mesh, seed=run.seed), begin), 0)
         workdir.save_config(directory, config, origin)
         with (
             stop,  # first, so that it also covers the end of the last save
@@ -82,9 +95,6 @@ def train(
                 rows = row + (step - start) * config.data.batch_size
                 saves.save(step, state, identity=task.identity, rows=rows, config=config)
 
-            train_step = make_train_step(
-                task.forward, task.terms, optimizer, mesh, seed=run.seed, accumulate=config.optim.accumulate
-            )
             peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
             put = partial(sharding.put_batch, mesh=mesh)

@@ -103,19 +103,29 @@ class JittedStep:
     ) -> None:
         self._function, self._forward, self._mesh, self._out, self._options = function, forward, mesh, out, options
         self._jitted: Any = None
+        self._programs: dict[Any, Any] = {}  # shapes of a batch -> what was compiled for them ahead of a call
 
     def __call__(self, state: Any, batch: Arrays) -> Any:
+        program = self._programs.get(_shapes(batch)) or self._compiled_for(state)
         with jax.set_mesh(self._mesh):
-            return self._compiled_for(state)(state, self._forward, batch)
+            return program(state, self._forward, batch)
 
-    def lower(self, state: Any, batch: Arrays) -> Any:
+    def compile(self, state: Any, batch: Any) -> jax.stages.Compiled:
+        """Compile for the shapes of `state` and `batch`, for which `jax.ShapeDtypeStruct`s are enough, and keep the
+        program for the calls with a batch of these shapes.
+        """
+        program = self.lower(state, batch).compile()
+        self._programs[_shapes(batch)] = program
+        return program
+
+    def lower(self, state: Any, batch: Any) -> Any:
         """The lowered computation, as of `jax.jit`."""
         with jax.set_mesh(self._mesh):
             return self._compiled_for(state).lower(state, self._forward, batch)
 
     def compiles(self) -> int:
         """How many input shapes it has been compiled for."""
-        return self._jitted._cache_size() if self._jitted else 0
+        return len(self._programs) + (self._jitted._cache_size() if self._jitted else 0)
 
     def _compiled_for(self, state: Any) -> Any:
         if self._jitted is None:
@@ -125,3 +135,7 @@ class JittedStep:
                 self._function, in_shardings=(places, None, rows), out_shardings=self._out(places), **self._options
             )
         return self._jitted
+
+
+def _shapes(batch: Any) -> Any:
+    return tuple((name, x.shape) for name, x in sorted(batch.items()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertjax import storage
 from bertjax.config.schema import ComputeConfig, Config, ModelConfig
 from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, Tokenizer, check_vocabulary
@@ -30,7 +31,7 @@ def load(path: str | Path) -> Trained:
 
     Raises ConfigError, CheckpointError or DataError for a directory that is neither, or damaged.
     """
-    path = Path(path).expanduser()
+    path = storage.user_path(path)
     if (path / "checkpoints").is_dir():
         return _of_workdir(path)
     if not path.exists():

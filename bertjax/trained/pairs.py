@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertjax.errors import DataError
+from bertjax.storage import user_path
 
 BUILTIN = "builtin"
 _BUILTIN_FILE = Path(__file__).with_name("builtin_pairs.tsv")
@@ -63,7 +64,7 @@ def _spread(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
 def _files(path: str | Path) -> list[Path]:
     if str(path) == BUILTIN:
         return [_BUILTIN_FILE]
-    place, ends = Path(path).expanduser(), ", ".join(_READERS)
+    place, ends = user_path(path), ", ".join(_READERS)
     if not str(path).strip() or not place.exists():
         raise DataError(f"{path or 'pairs'}: not found; name a file ({ends}), a directory of them, or {BUILTIN}")
     if place.is_dir():

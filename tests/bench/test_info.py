@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import light
 import pytest
+from small import tiny
 
-from bertjax.bench.info import info, table
+from bertjax.bench import probe
+from bertjax.bench.info import ELSEWHERE, here, info, table
 from bertjax.config.recipe import from_dict, override
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +123,41 @@ def test_albert_versions_differ_in_dropout_and_length():
     assert (v1.model.dropout, v2.model.dropout) == (0.1, 0.0)
     assert (v1.run.steps, v2.run.steps) == (125_000, 3_000_000)
     assert load("albert:xxlarge_v1")[1].model.dropout == 0.0
+
+
+def test_a_run_costs_its_tokens():
+    _, config = load("bert:base")
+    values = info(override(config, run={"steps": 20_000}, data={"batch_size": 32}))
+    run = values["run"]
+    assert run["tokens"] == 20_000 * 32 * 128
+    assert run["flops"] == run["tokens"] * values["flops_per_token"]["total"]
+    hours = values["hours_elsewhere"]["NVIDIA H100, 40% of 989 TFLOP/s"]
+    assert hours == pytest.approx(run["flops"] / (0.4 * 989e12) / 3600)
+    assert len(values["hours_elsewhere"]) == len(ELSEWHERE) >= 6
+
+
+def test_a_number_that_is_not_known_is_said_to_be():
+    assert table({"here": {"largest_batch": None, "hours": 0.25}}).splitlines()[1].split() == [
+        "largest",
+        "batch",
+        "not",
+        "known",
+    ]
+
+
+def test_this_machine(monkeypatch, capsys):
+    """What a small run takes here; what it says of its work goes to standard error."""
+    monkeypatch.setattr("bertjax.bench.memory.pretraining", light.task)
+    monkeypatch.setattr(probe, "SECONDS", 0.1)
+    monkeypatch.setattr("bertjax.parallel.memory.host_free", lambda: 8 * 4_000_000)
+    values = here(tiny(run={"peak_tflops": 1e-3}))
+    memory, time = values["memory_here"], values["time_here"]
+    assert 0 < memory["step"] < memory["training"] < memory["free"] == 4_000_000
+    assert memory["largest_batch"] % 8 == 0 and memory["largest_batch"] > 100
+    assert time["tokens_per_second"] == pytest.approx(8 * 32 / time["seconds_per_step"])
+    assert time["hours"] == pytest.approx(6 * time["seconds_per_step"] / 3600) and time["mfu"] > 0
+    out, err = capsys.readouterr()
+    assert out == "" and "compiling" in err and "timing a step of 8 rows" in err
 
 
 def test_table_shows_the_total():

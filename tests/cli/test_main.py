@@ -14,6 +14,10 @@ from bertjax.cli.commands import COMMANDS, Command
 from bertjax.cli.output import ReadEnough
 
 
+class JaxRuntimeError(RuntimeError):
+    """As XLA's error is called."""
+
+
 def run(*arguments):
     """Exit code of a command in this process."""
     with pytest.raises(SystemExit) as end:
@@ -105,6 +109,8 @@ def test_a_command_that_does_not_exist_is_one_line(arguments, line, capsys):
         ),
         (OSError(28, "No space left on device", "x/y"), 7, ["x/y: No space left on device"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
+        (MemoryError("of 5 bytes"), 8, ["import: memory ran out (of 5 bytes); free some"]),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 5 bytes\nmore"), 8, ["import: memory ran out (RESOURCE_EXHAUSTED: 5"]),
         (ReadEnough(), 0, []),
         (BrokenPipeError(32, "Broken pipe"), 7, ["input or output: Broken pipe"]),
     ],

@@ -60,6 +60,23 @@ from bertjax.errors import ConfigError
         ("optim", {"lr": float("nan")}, "finite"),
         ("optim", {"lr": 1e300}, "optim.lr = 1e\\+300: must be a finite number that float32 holds"),
         ("run", {"seed": 2**32}, "run.seed"),
+        ("run", {"steps": 2**31}, "run.steps = 2147483648: must be below 2147483648"),
+        ("run", {"init_from": "x", "init_layers": (10**30,)}, "must be below 2147483648"),
+        ("model", {"vocab_size": 99_999_999_999}, "model.vocab_size = 99999999999: must be at least 6 and below"),
+        ("model", {"hidden_size": 10**6, "embedding_size": 768}, "model.hidden_size = 1000000: must be at least 1"),
+        ("model", {"max_positions": 10**7}, "model.max_positions = 10000000"),
+        ("model", {"num_layers": 10**5}, "model.num_layers = 100000"),
+        ("data", {"seq_len": 10**7}, "data.seq_len = 10000000: must be at most model.max_positions"),
+        ("data", {"batch_size": 10**9}, "data.batch_size = 1000000000"),
+        ("data", {"max_ngram": 99_999_999}, "data.max_ngram = 99999999"),
+        ("data", {"loader_threads": 10**6}, "data.loader_threads = 1000000"),
+        ("data", {"loader_workers": 100_000}, "data.loader_workers = 100000"),
+        ("data", {"prepare_workers": 100_000}, "data.prepare_workers = 100000"),
+        ("data", {"tokenizer": "~nosuchuser/x"}, "data.tokenizer = '~nosuchuser/x': there is no user nosuchuser"),
+        ("data", {"source": ("a", "~nosuchuser/x")}, "there is no user nosuchuser"),
+        ("run", {"pairs": ("~nosuchuser/x",)}, "there is no user nosuchuser"),
+        ("data", {"prepared": "a\0b"}, "must not hold the character NUL"),
+        ("data", {"text_field": "a\0b"}, "must not hold the character NUL"),
         ("optim", {"accumulate": 3}, "data.batch_size = 256"),
         ("run", {"steps": 5}, "optim.warmup_steps"),
         ("optim", {"schedule": "cosine", "power": 0.5}, "optim.power = 0.5: belongs to optim.schedule = power"),
@@ -97,3 +114,12 @@ def test_no_number_is_beyond_float32():
                     with pytest.raises(ConfigError, match=rf"^{section}\.{name} = "):
                         override(Config(), **{section: {name: huge}})
     assert override(Config(), optim={"lr": 3.4e38}).optim.lr == 3.4e38
+
+
+def test_whole_numbers_are_those_of_the_devices():
+    """Every one of them: int32 is what counts there."""
+    for section, fields in to_dict(Config()).items():
+        for name, value in fields.items():
+            if type(value) is int:
+                with pytest.raises(ConfigError, match=f"{section}.{name} = {10**12}: must be .*below"):
+                    from_dict({section: {name: 10**12}})

@@ -43,6 +43,17 @@ def test_a_step_is_settled_when_the_next_one_is_there(recorder, tmp_path):
     assert line["mlm_loss"] == 1.0 and line["mlm_accuracy"] == 0.5 and line["tokens_per_second"] > 0
 
 
+def test_the_first_step_is_told_and_then_what_is_left(recorder, monkeypatch, capsys):
+    now = [recorder._begun]
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: now[0])
+    for step in (1, 2, 3):
+        now[0] += 5.0
+        recorder.add(step, values(1.0), BATCH, 0.0)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "first step: 10 s; 3 more, 30 s at that pace"
+    assert told[1].startswith("step 2/4  ") and told[1].endswith("  10 s left")
+
+
 def test_an_evaluation_is_recorded_under_its_name(recorder, tmp_path):
     recorder.evaluated(3, "eval", {"mlm_loss": 2.0})
     assert metrics.read(tmp_path / metrics.METRICS) == [{"step": 3, "eval_mlm_loss": 2.0}]

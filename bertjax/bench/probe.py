@@ -1,0 +1,56 @@
+"""How long a step takes here: timed on synthetic rows, on fewer than a batch where a batch would take too long."""
+
+import time
+from dataclasses import replace
+
+import jax
+
+from bertjax import batch
+from bertjax.bench.memory import Plan
+from bertjax.console import say
+from bertjax.parallel import sharding
+from bertjax.tasks import fit
+from bertjax.train.optim import make_optimizer
+from bertjax.train.state import TrainState, init_state
+
+SECONDS = 10.0
+"""About as long as the timed steps take together, unless the fewest rows take longer."""
+STEPS = 3
+"""Steps that are timed; the fastest counts, as the others were disturbed."""
+
+
+def seconds_per_step(plan: Plan, most_rows: int) -> tuple[float, int]:
+    """Seconds of a whole batch of the plan, and how many rows at a time were timed for that: at most `most_rows`.
+
+    The fewest rows are timed first, and then as many as `SECONDS` allow. What a larger batch takes follows from the
+    line through the two. Raises OutOfMemory where not even these fit.
+    """
+    config, mesh = plan.config, plan.mesh
+    whole = config.data.batch_size
+    least = sharding.row_ways(mesh) * config.optim.accumulate
+    with fit.told(config, plan.task, mesh):
+        optimizer = make_optimizer(config.optim, steps=config.run.steps)
+        state = init_state(plan.task.init, optimizer, mesh, seed=config.run.seed)
+        state, first = _timed(plan, state, least)
+        allowed = max(1, int(SECONDS / ((STEPS + 1) * first))) * least
+        rows = min(whole, allowed, max(most_rows, least)) // least * least
+        if rows == least:
+            return first * whole / least, least
+        state, taken = _timed(plan, state, rows)
+    each = max(0.0, taken - first) / (rows - least)
+    return taken + each * (whole - rows), rows
+
+
+def _timed(plan: Plan, state: TrainState, rows: int) -> tuple[TrainState, float]:
+    """The state, and the seconds of the fastest step; the first, which may compile, is not counted."""
+    say(f"timing a step of {rows:,} rows ...")
+    data, model = replace(plan.config.data, batch_size=rows), plan.config.model
+    made = batch.synthetic(data, vocab_size=model.vocab_size, token_types=model.token_types, seed=plan.config.run.seed)
+    put = sharding.put_batch(made, plan.mesh)
+    seconds: list[float] = []
+    while len(seconds) < 1 + STEPS and sum(seconds[1:]) < SECONDS:
+        start = time.perf_counter()
+        state, values = plan.step(state, put)
+        jax.block_until_ready((state, values))
+        seconds.append(time.perf_counter() - start)
+    return state, min(seconds[1:])

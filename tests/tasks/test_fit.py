@@ -1,0 +1,107 @@
+"""`bertjax.tasks.fit`: a run says what it takes before it takes it; want of memory is a line with what to change."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from light import CONFIG, task
+from small import one_device_mesh, tiny
+
+from bertjax.config.recipe import override
+from bertjax.errors import OutOfMemory
+from bertjax.parallel import memory
+from bertjax.tasks import fit
+from bertjax.tasks.pretrain import pretrain
+from bertjax.train import session
+from bertjax.train.optim import make_optimizer
+from bertjax.train.state import abstract_state
+
+
+def shapes_of_state(config, mesh):
+    return abstract_state(task().init, make_optimizer(config.optim, steps=config.run.steps), mesh)
+
+
+def refused(config, mesh):
+    step, state = session.step_of(config, task(), mesh), shapes_of_state(config, mesh)
+    with pytest.raises(OutOfMemory) as caught:
+        fit.ready(config, task(), mesh, step, state)
+    (line,) = str(caught.value).splitlines()
+    assert caught.value.exit_code == 8
+    return line
+
+
+def taken(config, mesh):
+    return fit._bytes_by_rows(config, task(), mesh)(config.data.batch_size)
+
+
+def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, capsys):
+    """Each fix that the line names, made alone, is within the memory there is; and the batch is nearly the largest."""
+    mesh = one_device_mesh(CONFIG)
+    free = int(0.5 * taken(CONFIG, mesh))
+    monkeypatch.setattr(memory, "free", lambda mesh: free)
+    line = refused(CONFIG, mesh)
+    assert line.startswith(
+        "data.batch_size = 64 rows of data.seq_len = 32, optim.accumulate = 1, compute.remat = none: "
+    )
+    rows = int(re.search(r"the largest batch that fits is data\.batch_size = (\d+)", line)[1])
+    parts = int(re.search(r"optim\.accumulate = (\d+)(?!.*optim\.accumulate)", line)[1])
+    assert taken(override(CONFIG, data={"batch_size": rows}), mesh) <= free
+    assert taken(override(CONFIG, data={"batch_size": int(1.3 * rows) + 1}), mesh) > memory.SHARE * free
+    assert parts > 1 and taken(override(CONFIG, optim={"accumulate": parts}), mesh) <= free
+    assert "or compute.remat = full" in line
+
+
+def test_a_model_that_fits_with_no_batch(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda mesh: 1000)
+    assert "not even 1 rows fit" in refused(CONFIG, one_device_mesh(CONFIG))
+
+
+def test_a_run_is_refused_before_anything_is_made(inputs, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(memory, "free", lambda mesh: 10_000)
+    monkeypatch.setattr(session, "init_state", lambda *_, **__: made.append(1))
+    with pytest.raises(OutOfMemory, match="data.batch_size = 8 rows"):
+        pretrain(tiny(data=inputs), tmp_path)
+    assert not made and {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_what_is_there_already_is_not_counted_twice(monkeypatch, capsys):
+    """A restored state takes its memory before the question is asked."""
+    config = override(CONFIG, data={"batch_size": 8})
+    mesh = one_device_mesh(config)
+    state = jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), shapes_of_state(config, mesh)
+    )
+    needed = taken(config, mesh)
+    monkeypatch.setattr(memory, "free", lambda mesh: needed - memory.held(state))
+    fit.ready(config, task(), mesh, session.step_of(config, task(), mesh), state)
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1 x cpu: [\d,]+ parameters; a step of 8 rows of 32 tokens; compiling \.\.\.", first)
+    assert re.fullmatch(r"compiled in .* s: training takes 0\.\d\d GB of memory, and 0\.\d\d GB are free", second)
+
+
+class JaxRuntimeError(RuntimeError):
+    """As XLA's error is called."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nmore"),
+        np._core._exceptions._ArrayMemoryError((10**9, 10**9), np.dtype(float)),
+    ],
+)
+def test_whoever_reports_it(error):
+    with pytest.raises(OutOfMemory) as caught, fit.told(CONFIG, task(), one_device_mesh(CONFIG)):
+        raise error
+    (line,) = str(caught.value).splitlines()
+    for named in ("data.batch_size = 64", "optim.accumulate", "compute.remat", "the largest batch that fits"):
+        assert named in line
+
+
+def test_other_errors_are_left_alone():
+    for error in (ValueError("out of memory"), JaxRuntimeError("INTERNAL: something else")):
+        with pytest.raises(type(error)), fit.told(CONFIG, task(), one_device_mesh(CONFIG)):
+            raise error
