@@ -1,6 +1,7 @@
 """`bertjax.config.made`: the fields that it names are those that are read where something is made."""
 
 import dataclasses
+import types
 
 import pytest
 from sequences import smiles
@@ -50,7 +51,8 @@ def test_a_tokenizer_is_made_of_these_fields_alone(values, text, pieces, tmp_pat
 
 def test_a_data_set_knows_the_fields_that_it_is_made_of():
     """What is not among them cannot be read: the processes that make it get nothing else."""
-    named = dataset.settings(DataConfig(), "digest").keys() - {"tokenizer_digest", "format_version"}
+    tokenizer = types.SimpleNamespace(digest="", lower_case=True)
+    named = dataset.settings(DataConfig(), tokenizer).keys() - {"tokenizer_digest", "format_version"}
     assert {f"data.{name}" for name in named} == set(made.DATA_SET)
 
 
