@@ -82,7 +82,7 @@ class _Fitting:
         if self.config.data.tokenizer and path.exists():
             from bertjax.data.tokenizer import load
 
-            pieces, why = len(load(path, lower_case=self.config.data.lower_case).pieces), f"as {path} has"
+            pieces, why = len(load(path, lower_case=None).pieces), f"as {path} has"
         self._set("model", vocab_size=pieces)
         return f"vocabulary  {self.config.model.vocab_size:,} pieces" + self._why("model.vocab_size", why)
 

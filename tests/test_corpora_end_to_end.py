@@ -29,9 +29,6 @@ SMALL = {
 }
 
 
-ROWS = 110
-
-
 def readme(recipe, vocab_size):
     """The commands that the README has for a corpus in my_text, made small: at most four."""
     (section,) = re.findall(r"^## Your own text\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -50,10 +47,7 @@ def readme(recipe, vocab_size):
         words[:] = [word.replace("my_text/*.txt", "my_text/*") for word in words]
         if recipe:
             words[:] = [f"--config={recipe}" if word.startswith("--config=") else word for word in words]
-        # The same rows for all, so that one step is compiled; a tokenizer has as many pieces as its corpus gives.
-        rows = 4106 if recipe else ROWS
-        pieces = vocab_size if words[0] == "tokenizer" and not recipe else rows
-        words += [*small, f"--config.model.vocab_size={pieces}"]
+    found[0] += [*small, f"--config.model.vocab_size={4106 if recipe else vocab_size}"]  # the others remember it
     return found, fill[:-1]
 
 

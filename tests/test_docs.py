@@ -41,7 +41,6 @@ SMALL = {
         "--config.model.num_layers=1",
         "--config.model.vocab_size=300",
         "--config.data.batch_size=2",
-        "--config.data.seq_len=32",
     ],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],

@@ -45,7 +45,7 @@ def fitted(monkeypatch):
     def fit(text, here, *flags, time=""):
         monkeypatch.setattr(machine, "here", lambda: here)
         monkeypatch.setattr(survey, "survey", lambda data: text)
-        return configured(RECIPE + time, None, [tuple(flag.split("=")) for flag in flags])
+        return configured(RECIPE + time, None, [tuple(flag.split("=")) for flag in flags]).config
 
     return fit
 
@@ -153,6 +153,6 @@ def test_a_time_that_is_none_is_refused(time):
 
 
 def test_what_is_no_words_has_another_recipe(fitted):
-    flags = ["config.data.alphabet=dna", "config.data.format=lines", "config.data.lower_case=False"]
+    flags = ["config.data.alphabet=dna", "config.data.format=lines", "config.data.case=cased"]
     with pytest.raises(ConfigError, match="is for words; for dna there is configs/sequences.py:dna$"):
         fitted(english(3e6), MACHINES["laptop"], *flags)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import directories
 import jax
@@ -146,7 +147,7 @@ def test_what_cannot_be_scored_is_one_line(bert, vocabulary, sets, tmp_path):
 def test_the_time_it_takes_is_told_if_it_is_long(monkeypatch, capsys):
     """Once, after some seconds, by what was done after the first batch, which compiled."""
     now = iter([100.0, 101.0, 103.0, 104.0])
-    monkeypatch.setattr(minimal_pairs.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(minimal_pairs, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
     bar = minimal_pairs._Bar(1000)
     for _ in range(4):
         bar.advance(10)

@@ -82,7 +82,7 @@ def test_what_cannot_be_filled_is_one_line(bert, tmp_path):
         (bert, "a [MASK]", DataError, "list of str"),
         (headless, ["a [MASK]"], CheckpointError, "no trained head for masked words"),
         (directories.write(tmp_path / "mute"), ["a [MASK]"], DataError, "has no tokenizer"),
-        (tmp_path / "none", ["a [MASK]"], CheckpointError, "neither a work directory"),
+        (tmp_path / "none", ["a [MASK]"], CheckpointError, "there is no such directory"),
     ):
         with pytest.raises(error, match=named) as caught:
             fill_mask(path, texts, top=1)
