@@ -40,7 +40,11 @@ SMALL = {
     "info": [
         "--config.model.num_layers=1",
         "--config.model.vocab_size=300",
-        "--config.data.batch_size=2",
+        "--config.model.hidden_size=32",
+        "--config.model.embedding_size=32",
+        "--config.model.num_heads=2",
+        "--config.model.ffn_size=32",
+        "--config.data.batch_size=4",
     ],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
