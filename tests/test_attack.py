@@ -119,11 +119,10 @@ def judged(world, command, ended: Ended, others, before):
     return "harmless" if world.result(command, ended) == world.expected.get(command) else "silent wrong"
 
 
-def attack_checkpoints(world, tally, *, every=1):
-    """Each damage with one of three commands, in turn; of `every` > 1, a few of them, spread."""
+def attack_checkpoints(world, tally, *, every=1, commands=("evaluate", "export", "pretrain")):
+    """Each damage with one of these commands, in turn; of `every` > 1, a few damages, spread."""
     world.begin(world.whole)
-    steps = world.run / "checkpoints"
-    turns = itertools.cycle(("evaluate", "export", "pretrain"))
+    steps, turns = world.run / "checkpoints", itertools.cycle(commands)
     for name, damage in list(attack.of_checkpoint(steps / "6", steps / "3", SEED))[::every]:
         trial(world, tally, "checkpoint", name, damage, next(turns), world.whole)
 
@@ -273,7 +272,8 @@ def test_some_mistakes_of_the_command_line(tmp_path):
 
 def test_some_damages_of_a_run(world):
     tally = Tally()
-    attack_checkpoints(world, tally, every=13)
+    # Training again after each damage takes long: `tests/tasks/test_pretrain.py` has it once.
+    attack_checkpoints(world, tally, every=11, commands=("evaluate", "export"))
     attack_data(world, tally, every=13)
     attack_saved_config(world, tally, most=4)
     check(tally, "checkpoint", 10)
