@@ -299,6 +299,27 @@ def test_what_a_trial_finds():
     assert attack.told(Ended(1, "", "bertjax: x")) == attack.told(Ended(0, "", "warning: x")) == "unclear"
 
 
+def test_what_a_trial_finds_in_the_run(world):
+    """Another number, another step without a word, a file of others that is gone, one that only reads but writes."""
+    others = world.begin(world.whole)
+    before, expected = attack.contents(world.run), world.expected["evaluate"]
+    evaluated = {name: Ended(0, json.dumps(expected | changed), "") for name, changed in CHANGED.items()}
+    verdicts = {name: judged(world, "evaluate", ended, others, before) for name, ended in evaluated.items()}
+    assert verdicts == {"nothing": "harmless", "a bit": "silent wrong", "step": "silent wrong"}
+    shutil.copytree(world.run / "checkpoints" / "3", world.run / "checkpoints" / "4")
+    assert judged(world, "evaluate", evaluated["nothing"], others, before) == "touched"
+    next(iter(others)).unlink()
+    assert judged(world, "pretrain", Ended(0, "", ""), others, before) == "touched"
+    others = world.begin(world.half)
+    assert judged(world, "pretrain", Ended(0, "", ""), others, before) == "silent wrong"
+    others = world.begin(world.whole)
+    assert judged(world, "pretrain", Ended(0, "", ""), others, before) == "harmless"
+
+
+CHANGED = {"nothing": {}, "a bit": {"mlm_loss": 5.0}, "step": {"steps": 3}}
+"""Keys of what an evaluation says, changed."""
+
+
 # The whole form ------------------------------------------------------------------------------------------------------
 
 
