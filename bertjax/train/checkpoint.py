@@ -32,6 +32,8 @@ from bertjax.train.state import TrainState
 
 FORMAT = 3
 MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 100_000_000
+"""Bytes that it may have: a few hundred of each file."""
 STEP = re.compile(r"0|[1-9][0-9]*")
 """Names of the directories that are steps."""
 TEMPORARY = ".orbax-checkpoint-tmp"
@@ -310,7 +312,7 @@ def _read_manifest(path: Path) -> dict[str, dict[str, int]]:
     """Size and CRC-32 of each file that was saved below `path`. Raises CheckpointError if they cannot be had."""
     file = path / MANIFEST
     try:
-        manifest, whole = storage.unseal(file.read_text(encoding="utf-8"))
+        manifest, whole = storage.unseal(storage.read(file, MANIFEST_LIMIT).decode())
         if not whole and manifest.get("format") == FORMAT:
             raise ValueError
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
 
+import os
 import shutil
 
 import jax
@@ -132,6 +133,15 @@ def test_a_step_without_its_manifest_is_set_aside_whole(saved, step):
     assert f"{step}.damaged" in line
     assert contents(saved / f"{step}.damaged") == before
     assert steps(saved) == [25 - step] and clean(saved) == []
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved):
+    (saved / "15" / MANIFEST).unlink()
+    os.mkfifo(saved / "15" / MANIFEST)
+    with pytest.raises(CheckpointError, match="15/manifest.json: missing or damaged"):
+        restore(saved, ABSTRACT)
+    (line,) = clean(saved)
+    assert "15.damaged" in line and steps(saved) == [10]
 
 
 def test_what_was_set_aside_stays(saved):
