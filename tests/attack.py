@@ -209,7 +209,9 @@ def _wrong_values(kind: typing.Any, allowed: Limits):
     if kind in (int, float):
         yield from ("", "x", "1,2", "None", "True", "0x10", "1e", "--1", "()")
     if kind is int:
-        yield from ("1.5", "1e3", "inf", "9" * 5000)
+        yield from ("1.5", "1e3", "inf", "9" * 5000, *([str(2**31)] if allowed.below is None else ()))
+    if allowed.path:
+        yield from ("~nosuchuser/x", "a\0b")
     if kind is float:
         yield from ("nan", "inf", "-inf", "1e400")
     if allowed.least is not None:
