@@ -2,11 +2,11 @@
 
 Expect     docs/results.md: what 3 MB give in minutes. context_gain above 0: the words around a masked word are used.
 Hardware   2 CPU cores or more, a GPU or a TPU.
-Command    bertjax tokenizer --config=configs/small.py --workdir=runs/mine --config.data.source='my_text/*.txt'
-           and `bertjax prepare` and `bertjax pretrain` with the same arguments.
+Command    bertjax tokenizer --config=small --workdir=runs/mine --config.data.source='my_text/*.txt'
+           and then `bertjax prepare` and `bertjax pretrain` with --workdir alone.
 
-The argument is how long training may take, as 25m (the default) or 2h; a small text is learnt in less. Each command
-says what it chose, and why. What the command line gives stays as given, and the rest follows it. The structure is that
+The argument is how long training may take, as 25m (the default) or 2h; a small text is learnt in less. The first command
+says what was chosen, and why, and the directory remembers it. What the command line gives stays as given, and the rest follows it. The structure is that
 of the entry `modern` of configs/speedrun.py without its second segment: nomic-bert, trained with Muon.
 """
 
