@@ -5,9 +5,10 @@ Hardware   2 CPU cores or more, a GPU or a TPU.
 Command    bertjax tokenizer --config=small --workdir=runs/mine --config.data.source='my_text/*.txt'
            and then `bertjax prepare` and `bertjax pretrain` with --workdir alone.
 
-The argument is how long training may take, as 25m (the default) or 2h; a small text is learnt in less. The first command
-says what was chosen, and why, and the directory remembers it. What the command line gives stays as given, and the rest follows it. The structure is that
-of the entry `modern` of configs/speedrun.py without its second segment: nomic-bert, trained with Muon.
+The argument is how long training may take, as 25m (the default) or 2h; a small text is learnt in less. The first
+command says what was chosen, and why, and the directory remembers it. What the command line gives stays as given, and
+the rest follows it. The structure is that of the entry `modern` of configs/speedrun.py without its second segment:
+nomic-bert, trained with Muon.
 """
 
 import math

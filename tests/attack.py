@@ -33,7 +33,7 @@ CODES = {kind.exit_code for kind in (UserError, *UserError.__subclasses__())}
 """Exit codes that are documented, but those of success and of a run that was stopped."""
 GOOD = ("refused", "harmless", "older step")
 FAULTS = ("silent wrong", "traceback", "hang", "touched", "unclear")
-HELD = re.compile(r"bertjax: |step \d+/\d+ |/\S+: ")
+HELD = re.compile(r"bertjax: |step \d+/\d+ |/\S+: |\d+ x cpu: |compiled in |first step: ")
 """How a line of standard error begins: an error, progress, what became of a file."""
 
 

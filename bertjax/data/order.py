@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from grain.experimental import index_shuffle
 
 from bertjax.config.schema import DataConfig
 from bertjax.data.dataset import Split
@@ -89,6 +88,9 @@ class Order:
     """All rows of a run by their numbers. Raises DataError as `sources` does."""
 
     def __init__(self, data: DataConfig, split: Split, seed: int) -> None:
+        from grain.experimental import index_shuffle  # here: preparing, which counts examples, does without grain
+
+        self._shuffled = index_shuffle
         self._data, self.sources = data, sources(data, split, seed)
         # Hashed, because epoch e is shuffled by seed + e: with the seed as it is, the second epoch of seed 0 would have
         # the order of the first of seed 1.
@@ -105,7 +107,7 @@ class Order:
             if index < 0:
                 return source, epoch, np.zeros(0, np.int64)
         else:
-            index = index_shuffle(at, max_index=R - 1, seed=(self._seed + epoch) % 2**32, rounds=4)
+            index = self._shuffled(at, max_index=R - 1, seed=(self._seed + epoch) % 2**32, rounds=4)
         rows = self.sources[source].rows
         return source, epoch, rows.example_N[rows.first_R1[index] : rows.first_R1[index + 1]]
 

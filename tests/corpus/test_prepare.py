@@ -189,14 +189,18 @@ def test_matches_compares_settings_and_tokenizer(made, tmp_path):
     assert not any(dataset.matches(loaded, replace(data, **{name: value}), same) for name, value in changes.items())
 
 
-def test_preparing_and_opening_import_neither_jax_nor_tensorflow(made):
+def test_prepare_needs_only_what_beams_environment_has(made, tmp_path):
+    """`launch/beam.sh` makes one without JAX, grain and the others."""
+    data, tokenizer, _ = made
     code = f"""
 import sys
+for name in ("jax", "flax", "optax", "orbax", "grain", "safetensors", "matplotlib"):
+    sys.modules[name] = None
 from pathlib import Path
-from bertjax.corpus import prepare
-from bertjax.data import dataset
-dataset.load(Path({str(made[2])!r})).train.tokens(0, 9)
-assert not {{"jax", "tensorflow"}} & set(sys.modules)
+from bertjax.cli.main import main
+main(["prepare", "--config=bert:tiny", "--workdir={tmp_path}", "--config.data.source={",".join(data.source)}",
+      "--config.data.tokenizer={tokenizer}", "--config.data.holdout=0.4", "--config.data.prepare_workers=1"])
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    dataset.load(tmp_path / "data").train.tokens(0, 9)
