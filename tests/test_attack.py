@@ -237,9 +237,14 @@ def allowed(moment):
 def interrupted(command, environment, directory, moment):
     """Run a command until a signal ends it."""
 
-    def logged():
+    def last():
         lines = metrics.read(directory / metrics.METRICS)
         return lines[-1]["step"] if lines else 0
+
+    before = last()  # of the run that was interrupted earlier
+
+    def logged():
+        return last() - before
 
     with tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err)
