@@ -58,8 +58,8 @@ print(json.dumps({"memory": memory, "ends": ends}))
 
 @pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs /proc")
 def test_a_long_run_takes_no_more_than_a_short_one(inputs, tmp_path):
-    """Memory in MiB grows by 5 % at most after the first resume, which imports what restores (25 MiB). Files, threads and
-    processes are the same whenever a part of the run has ended.
+    """Memory in MiB grows by 5 % at most after the first resume, which imports what restores (25 MiB). Files, threads
+    and processes are the same whenever a part of the run has ended.
     """
     config = tiny(
         data=inputs
