@@ -113,7 +113,7 @@ def judged(world, command, ended: Ended, others, before):
     if command == "pretrain":
         try:
             assert_same_run(world.config, world.whole, world.run)
-        except Exception:
+        except Exception:  # other numbers, or a state that cannot be read: a fault, which the tally shows
             return "silent wrong"
         return "older step" if "set aside as" in ended.err else "harmless"
     return "harmless" if world.result(command, ended) == world.expected.get(command) else "silent wrong"
@@ -217,7 +217,7 @@ def attack_with_signals(config, root, tally, *, count, chains):
             assert rest.returncode == 0
             assert_same_run(config, undisturbed, directory)
             end = "" if attack.untouched(others) else "touched"
-        except Exception:
+        except Exception:  # as above
             end = "silent wrong"
         for moment, ended in disturbed:
             verdict = attack.told(dataclasses.replace(ended, code=0))

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop."""
 
+import abc
 import contextlib
 import os
 import signal
@@ -17,7 +18,7 @@ class Stopped(Exception):
     """A wait was cut short, since the run is asked to stop."""
 
 
-class _Heeding:
+class _Heeding(abc.ABC):
     """While entered, SIGNALS call `_handle`. One that is ignored stays so, as a hangup under nohup."""
 
     def __enter__(self) -> Self:
@@ -29,8 +30,8 @@ class _Heeding:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _handle(self, number: int, frame: Any) -> None: ...
 
 
 class ending(_Heeding):
