@@ -41,6 +41,29 @@ def spec(data: DataConfig, *, rows: int | None = None, length: int | None = None
     }
 
 
+def labelled(kind: str, data: DataConfig, *, rows: int | None = None, length: int | None = None) -> dict[str, Field]:
+    """The fields of a batch of labelled examples, as `spec` for pretraining; `kind` is `task.kind`.
+
+    A question with K endings (choice) is a row with K examples, of which one is right.
+    """
+    whole = spec(data, rows=rows, length=length)
+    (B, L), K = whole["tokens"].shape, data.packing
+    items = {"tag": (B, L), "choice": (B, 1), "span": (B, K)}.get(kind, (B, K))
+    meanings = {
+        "classify": "index of the label, in model.labels",
+        "regress": "the number",
+        "tag": "at the first piece of each word, the index of its label",
+        "span": "row positions of the first and the last token of the answer; of [CLS] where there is none",
+        "choice": "which of the examples of the row is right, from 0",
+    }
+    shape = (*items, 2) if kind == "span" else items
+    return {name: whole[name] for name in ("tokens", "segments", "positions", "token_types", "pair_positions")} | {
+        "labels": Field(shape, np.float32 if kind == "regress" else np.int32, meanings[kind]),
+        "label_weights": Field(items, np.float32, "1 for an item with a label, else 0"),
+        "numbers": Field((B, 1 if kind == "choice" else K), np.int32, "which example it is, from 0; -1 where unused"),
+    }
+
+
 def synthetic(data: DataConfig, *, vocab_size: int, token_types: int, seed: int) -> dict[str, np.ndarray]:
     """Full rows of random tokens for benchmarks: every slot is predicted, every example has a pair label."""
     rng = np.random.default_rng(seed)

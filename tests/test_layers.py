@@ -16,6 +16,7 @@ FLOORS = [
     {"batch", "parallel"},
     {"data", "model"},
     {"corpus", "vocabulary", "train", "huggingface"},
+    {"labelled"},
     {"trained"},
     {"tasks"},
     {"bench"},

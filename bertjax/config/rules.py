@@ -62,11 +62,14 @@ def _relation_errors(config: Any) -> list[str]:
             "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
         ),
         (
-            config.objective.pair == 0.0 or ("pair_head" in m.heads and d.pairs),
+            config.objective.pair == 0.0 or ("pair_head" in m.heads and d.pairs) or config.task.kind != "",
             f"objective.pair = {config.objective.pair}: needs pair_head in model.heads and data.examples = nsp or sop;"
             " set it to 0.0 to train without a pair loss",
         ),
-        ("mlm_head" in m.heads, f"model.heads = {m.heads}: masked words are what is evaluated; add mlm_head"),
+        (
+            "mlm_head" in m.heads or config.task.kind != "",
+            f"model.heads = {m.heads}: masked words are what is evaluated; add mlm_head",
+        ),
         (
             any(value for name, value in vars(config.objective).items() if name != "z"),
             "objective: every coefficient but z is 0.0; set objective.mlm to 1.0",
@@ -76,7 +79,7 @@ def _relation_errors(config: Any) -> list[str]:
             f"data.seq_len = {d.seq_len}: must be at most model.max_positions = {m.max_positions}",
         ),
         (
-            d.max_predictions <= d.seq_len,
+            d.max_predictions <= d.seq_len or config.task.kind != "",
             f"data.max_predictions = {d.max_predictions}: must be at most data.seq_len = {d.seq_len}",
         ),
         (
@@ -111,7 +114,10 @@ def _model_relations(m: Any) -> list[tuple[bool, str]]:
             m.embedding_size <= m.hidden_size,
             f"model.embedding_size = {m.embedding_size}: must be at most model.hidden_size = {m.hidden_size}",
         ),
-        ("pair_head" not in m.heads or "pooler" in m.heads, f"model.heads = {m.heads}: pair_head needs pooler; add it"),
+        *(
+            (head not in m.heads or "pooler" in m.heads, f"model.heads = {m.heads}: {head} needs pooler; add it")
+            for head in ("pair_head", "classifier")
+        ),
         (len(set(m.heads)) == len(m.heads), f"model.heads = {m.heads}: names a head twice"),
         (
             m.first_norm or m.norm_place == "pre",

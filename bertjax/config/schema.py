@@ -1,5 +1,5 @@
 """The one schema of a run: frozen dataclasses whose fields carry their defaults, meanings and limits; the longest of
-them is in `data_fields`.
+them are in `data_fields` and `task_fields`.
 
 A new field is one line here: the type, the command line, the checks by themselves, the listing and the rule about
 resuming all follow from it. What relates fields to each other is in `bertjax.config.rules`.
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bertjax.config.data_fields import DataConfig
 from bertjax.config.limits import value
+from bertjax.config.task_fields import SweepConfig, TaskConfig
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,29 @@ class ModelConfig:
     token_types: int = value(2, "rows of the token type table; 0 = no such table (DistilBERT)", least=0, below=2**16)
     heads: tuple[str, ...] = value(
         ("mlm_head", "pooler", "pair_head"),
-        "what stands on the encoder: mlm_head, pooler (dense + tanh on [CLS]), pair_head (NSP or SOP; needs it)",
-        choices=("mlm_head", "pooler", "pair_head"),
+        "what stands on the encoder: mlm_head, pooler (dense + activation on [CLS]), pair_head (NSP or SOP), classifier"
+        " (both need the pooler), tagger (of each token), span_head (start and end of an answer)",
+        choices=("mlm_head", "pooler", "pair_head", "classifier", "tagger", "span_head"),
+    )
+    labels: tuple[str, ...] = value(
+        (),
+        "names of what the classifier or the tagger tells apart, in the order of its logits; of a classifier that gives"
+        " a number, one; of one that chooses an ending, ()",
+    )
+    pooling: str = value(
+        "cls", "what the pooler reads of an example: cls (its [CLS]), mean (of its tokens)", choices=("cls", "mean")
+    )
+    pooler_activation: str = value(
+        "tanh",
+        "of the pooler: tanh (BERT, ALBERT, RoBERTa), relu (DistilBERT), gelu_erf (ModernBERT), or another",
+        choices=("tanh", "gelu_tanh", "gelu_erf", "relu", "silu"),
+    )
+    pooler_norm: bool = value(False, "whether a norm follows the pooler's activation (ModernBERT)")
+    token_transform: bool = value(
+        False, "tagger, span_head: dense, activation and norm, as of the pooler, stand before them (ModernBERT)"
+    )
+    classifier_dropout: float = value(
+        0.1, "before the last map of the classifier, the tagger and the span_head", least=0, below=1
     )
     share: str = value(
         "none", "which part of a layer all layers of a group share", choices=("none", "attention", "ffn", "all")
@@ -209,6 +231,12 @@ class OptimConfig:
     bias_correction: bool = value(
         False, "False as in Google's BERT and ALBERT; True as in the Adam paper, NVIDIA's LAMB and StableAdamW"
     )
+    layer_decay: float = value(
+        1.0,
+        "rate of a layer: lr times this for each layer above it, and once more for the embeddings; 1.0 = the same",
+        least=1e-3,
+        below=1.000001,
+    )
     freeze: tuple[str, ...] = value(
         (), "parameters that stay as they begin: beginnings of paths, as encoder/embeddings/position"
     )
@@ -277,3 +305,5 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
