@@ -9,6 +9,7 @@ from bertjax.config.limits import value
 class TaskConfig:
     """The labelled examples of fine-tuning: where they are, how they are read, and what is made of them."""
 
+    name: str = value("", "how tables call it; '' = its kind", may_change=True)
     kind: str = value(
         "",
         "classify (a label for a text or a pair), regress (a number), tag (a label for each word), span (an answer in a"
