@@ -1,0 +1,69 @@
+"""Which attention probabilities are dropped: a hash of seed, row, head, query and key.
+
+Shape letters: B rows, N heads, Q query positions, K key positions.
+
+No mask is drawn and none is kept. Whoever needs the bit of a probability computes it from where the probability stands,
+so the forward and the backward pass of a kernel agree, and so do a mesh of any shape, blocks of any size, and the plain
+form of the attention. All numbers are int32, which wraps around: TPU kernels compare no unsigned ones.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Multipliers of the finaliser of MurmurHash3, and the golden ratio: the products of the latter with 0, 1, 2, ... keep
+# further apart than any length of a row.
+_FIRST, _SECOND, _GOLDEN = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32, 0x9E3779B9 - 2**32
+
+PAIR = 8
+"""Queries q and q + 8 of each 16 share a hash, of which each takes one half: in every layout that the matrix units of
+GPUs and TPUs leave their results in, both are in the same place, and hashing costs half.
+"""
+
+
+def quantised(rate: float) -> int:
+    """Of 65536 probabilities, how many are kept at this rate of dropout; at least one."""
+    return max(1, round((1.0 - rate) * 2**16))
+
+
+def head_keys(seed_2: jax.Array, rows_B: jax.Array, heads_N: jax.Array) -> jax.Array:
+    """Two words for each head of each row, [B, N, 2].
+
+    `seed_2`: two int32 words of a step and a layer; `rows_B`, `heads_N`: which rows and heads these are, in the whole
+    batch and the whole model, so that a device that holds some of them finds the same words.
+    """
+    by_row = [_mix(_mix(seed_2[i] ^ rows_B * _GOLDEN) + seed_2[1 - i]) for i in (0, 1)]
+    return jnp.stack([_mix(row_B[:, None] + _mix(heads_N * _FIRST + i)[None, :]) for i, row_B in enumerate(by_row)], -1)
+
+
+def is_kept(key: tuple[Any, Any], queries: jax.Array, keys: jax.Array, kept: int) -> jax.Array:
+    """Whether the probabilities that `queries` give to `keys` are kept, in the shape that those two broadcast to.
+
+    `key`: the two words of the head. `queries`, `keys`: int32 positions in the row. `kept`: of 65536.
+    """
+    base = ((queries >> 4) * PAIR + (queries & (PAIR - 1))) * _GOLDEN + key[0]
+    bits = (base ^ keys) * _FIRST
+    bits = (bits ^ _shifted(bits, 13) ^ key[1]) * _SECOND
+    bits = bits ^ _shifted(bits, 16)
+    # The half that is compared stands in the upper 16 bits, with those below of no effect.
+    return bits << ((queries & PAIR) * 2) < (kept - 2**15) * 2**16
+
+
+def plain_mask(keys_BN2: jax.Array, length: int, kept: int) -> jax.Array:
+    """Of all probabilities of these heads, whether they are kept: [B, N, Q, K], as written out for tests and the plain
+    form.
+    """
+    places = jnp.arange(length, dtype=jnp.int32)
+    words = (keys_BN2[:, :, 0, None, None], keys_BN2[:, :, 1, None, None])
+    return is_kept(words, places[:, None], places[None, :], kept)
+
+
+def _shifted(bits: jax.Array, places: int) -> jax.Array:
+    return jax.lax.shift_right_logical(bits, jnp.int32(places))
+
+
+def _mix(bits: jax.Array) -> jax.Array:
+    bits = (bits ^ _shifted(bits, 16)) * _FIRST
+    bits = (bits ^ _shifted(bits, 13)) * _SECOND
+    return bits ^ _shifted(bits, 16)
