@@ -37,17 +37,22 @@ def head_keys(seed_2: jax.Array, rows_B: jax.Array, heads_N: jax.Array) -> jax.A
     return jnp.stack([_mix(row_B[:, None] + _mix(heads_N * _FIRST + i)[None, :]) for i, row_B in enumerate(by_row)], -1)
 
 
-def is_kept(key: tuple[Any, Any], queries: jax.Array, keys: jax.Array, kept: int) -> jax.Array:
-    """Whether the probabilities that `queries` give to `keys` are kept, in the shape that those two broadcast to.
+def bits(key: tuple[Any, Any], queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """A number for each probability that `queries` give to `keys`, in the shape that those two broadcast to.
 
-    `key`: the two words of the head. `queries`, `keys`: int32 positions in the row. `kept`: of 65536.
+    `key`: the two words of the head. `queries`, `keys`: int32 positions in the row. The probability is kept where its
+    number is below `limit`; the lower 16 bits have no say.
     """
     base = ((queries >> 4) * PAIR + (queries & (PAIR - 1))) * _GOLDEN + key[0]
-    bits = (base ^ keys) * _FIRST
-    bits = (bits ^ _shifted(bits, 13) ^ key[1]) * _SECOND
-    bits = bits ^ _shifted(bits, 16)
-    # The half that is compared stands in the upper 16 bits, with those below of no effect.
-    return bits << ((queries & PAIR) * 2) < (kept - 2**15) * 2**16
+    word = (base ^ keys) * _FIRST
+    word = (word ^ _shifted(word, 13) ^ key[1]) * _SECOND
+    word = word ^ _shifted(word, 16)
+    return word << ((queries & PAIR) * 2)
+
+
+def limit(kept: int) -> int:
+    """Of `bits`, for `kept` of 65536."""
+    return (kept - 2**15) * 2**16
 
 
 def plain_mask(keys_BN2: jax.Array, length: int, kept: int) -> jax.Array:
@@ -56,14 +61,14 @@ def plain_mask(keys_BN2: jax.Array, length: int, kept: int) -> jax.Array:
     """
     places = jnp.arange(length, dtype=jnp.int32)
     words = (keys_BN2[:, :, 0, None, None], keys_BN2[:, :, 1, None, None])
-    return is_kept(words, places[:, None], places[None, :], kept)
+    return bits(words, places[:, None], places[None, :]) < limit(kept)
 
 
-def _shifted(bits: jax.Array, places: int) -> jax.Array:
-    return jax.lax.shift_right_logical(bits, jnp.int32(places))
+def _shifted(word: jax.Array, places: int) -> jax.Array:
+    return jax.lax.shift_right_logical(word, jnp.int32(places))
 
 
-def _mix(bits: jax.Array) -> jax.Array:
-    bits = (bits ^ _shifted(bits, 16)) * _FIRST
-    bits = (bits ^ _shifted(bits, 13)) * _SECOND
-    return bits ^ _shifted(bits, 16)
+def _mix(word: jax.Array) -> jax.Array:
+    word = (word ^ _shifted(word, 16)) * _FIRST
+    word = (word ^ _shifted(word, 13)) * _SECOND
+    return word ^ _shifted(word, 16)

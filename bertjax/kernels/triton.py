@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
@@ -62,15 +63,14 @@ class Case:
         """Of the probabilities that are kept."""
         return self.kept / 2**16
 
-    def power(self, x: jax.Array) -> jax.Array:
-        """2**x."""
+    def power(self, scores: jax.Array, less: jax.Array) -> jax.Array:
+        """2 ** (scores * scale - less)."""
         if self.interpret:
-            return jnp.exp2(x)
-        # The instruction itself: the library's function does more, for numbers below 2**-126.
-        (y,) = plt.elementwise_inline_asm(
-            "ex2.approx.ftz.f32 $0, $1;", args=[x], constraints="=f,f", pack=1, result_shape_dtypes=[x]
-        )
-        return y
+            return jnp.exp2(scores * self.scale - less)
+        # Two instructions. What the compiler makes of the line above is four or more: it fuses no multiplication with
+        # an addition, and the library's function takes care of numbers below 2**-126.
+        code = f"{{ .reg .f32 x; fma.rn.ftz.f32 x, $1, 0f{_hex(self.scale)}, $2; ex2.approx.ftz.f32 $0, x; }}"
+        return _assembly(code, "=f,f,f", [scores, jnp.broadcast_to(-less, scores.shape)])
 
     def product(self, a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
         """A float32 product of two matrices over these axes."""
@@ -102,8 +102,23 @@ class Case:
         """`tiles` with zeros where the probability is dropped."""
         if self.kept == 2**16:
             return tiles
-        kept = counter.is_kept((keys_ref[0], keys_ref[1]), queries, keys, self.kept)
-        return tuple(jnp.where(kept, tile, 0.0) for tile in tiles)
+        bits, limit = counter.bits((keys_ref[0], keys_ref[1]), queries, keys), counter.limit(self.kept)
+        if self.interpret:
+            return tuple(jnp.where(bits < limit, tile, 0.0) for tile in tiles)
+        # Or else the compiler selects after the conversion to half precision, which it first has to unpack for that.
+        code = f"{{ .reg .pred p; setp.lt.s32 p, $2, {limit}; selp.f32 $0, $1, 0f00000000, p; }}"
+        return tuple(_assembly(code, "=f,f,r", [tile, bits]) for tile in tiles)
+
+
+def _hex(x: float) -> str:
+    """A float32 as the assembler reads it."""
+    return f"{np.float32(x).view(np.uint32):08X}"
+
+
+def _assembly(code: str, constraints: str, args: list[jax.Array]) -> jax.Array:
+    """`code` for each element, whose result is float32."""
+    shape = jax.ShapeDtypeStruct(args[0].shape, jnp.float32)
+    return plt.elementwise_inline_asm(code, args=args, constraints=constraints, pack=1, result_shape_dtypes=[shape])[0]
 
 
 def _forward(case: Case, tiling: Tiling, *refs: Any) -> None:
@@ -120,8 +135,8 @@ def _forward(case: Case, tiling: Tiling, *refs: Any) -> None:
         queries, keys = (places_Q[:, None], segments_Q[:, None]), (places_K[None, :], segments_ref[here][None, :])
         scores_QK = jnp.where(case.sees(reach_ref, queries, keys), scores_QK, UNSEEN)
         new_Q = jnp.maximum(top_Q, jnp.max(scores_QK, axis=1))
-        probs_QK = case.power(scores_QK * case.scale - (new_Q * case.scale)[:, None])
-        shrink_Q = case.power((top_Q - new_Q) * case.scale)
+        probs_QK = case.power(scores_QK, (new_Q * case.scale)[:, None])
+        shrink_Q = case.power(top_Q, new_Q * case.scale)
         sum_Q = sum_Q * shrink_Q + jnp.sum(probs_QK, axis=1)
         (probs_QK,) = case.drop(keys_ref, queries[0], keys[0], probs_QK)
         v_KD = case.load(v_ref.at[here, :])
@@ -130,7 +145,7 @@ def _forward(case: Case, tiling: Tiling, *refs: Any) -> None:
     zeros_Q = jnp.zeros(tiling.queries, jnp.float32)
     start = (jnp.zeros(q_QD.shape, jnp.float32), zeros_Q + UNSEEN, zeros_Q)
     out_QD, top_Q, sum_Q = jax.lax.fori_loop(span_ref[0], span_ref[1], walk, start)
-    case.store(out_ref, out_QD / (sum_Q * case.share)[:, None])
+    case.store(out_ref, out_QD * (1.0 / (sum_Q * case.share))[:, None])
     lse_ref[...] = top_Q * case.scale + jnp.log2(sum_Q)
 
 
@@ -152,7 +167,7 @@ def _queries(case: Case, tiling: Tiling, *refs: Any) -> None:
         scores_QK = case.product(q_QD, k_KD, (1, 1))
         queries, keys = (places_Q[:, None], segments_Q[:, None]), (places_K[None, :], segments_ref[here][None, :])
         scores_QK = jnp.where(case.sees(reach_ref, queries, keys), scores_QK, UNSEEN)
-        probs_QK = case.power(scores_QK * case.scale - lse_Q[:, None])
+        probs_QK = case.power(scores_QK, lse_Q[:, None])
         dp_QK = case.product(do_QD, case.load(v_ref.at[here, :]), (1, 1))
         (dp_QK,) = case.drop(keys_ref, queries[0], keys[0], dp_QK)
         ds_QK = probs_QK * (dp_QK - delta_Q[:, None])
@@ -177,7 +192,7 @@ def _keys(case: Case, tiling: Tiling, *refs: Any) -> None:
         scores_KQ = case.product(k_KD, q_QD, (1, 1))
         queries, keys = (places_Q[None, :], segments_ref[here][None, :]), (places_K[:, None], segments_K[:, None])
         scores_KQ = jnp.where(case.sees(reach_ref, queries, keys), scores_KQ, UNSEEN)
-        probs_KQ = case.power(scores_KQ * case.scale - lse_ref[here][None, :])
+        probs_KQ = case.power(scores_KQ, lse_ref[here][None, :])
         dp_KQ = case.product(v_KD, do_QD, (1, 1))
         kept_KQ, dp_KQ = case.drop(keys_ref, queries[0], keys[0], probs_KQ, dp_KQ)
         dv_KD = dv_KD + case.product(kept_KQ.astype(do_QD.dtype), do_QD, (1, 0))
