@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "bertjax"
 FLOORS = [
     {"console", "errors", "progress", "storage", "workers"},
     {"config"},
-    {"batch", "parallel"},
+    {"batch", "kernels", "parallel"},
     {"data", "model"},
     {"corpus", "vocabulary", "train", "huggingface"},
     {"labelled"},

@@ -144,8 +144,8 @@ class ComputeConfig:
     )
     attention: str = value(
         "auto",
-        "which attention: auto (a rule, bertjax/model/attention.py), reference, xla, cudnn, splash",
-        choices=("auto", "reference", "xla", "cudnn", "splash"),
+        "which attention: auto (a rule, bertjax/model/attention.py), reference, xla, cudnn, splash, flash",
+        choices=("auto", "reference", "xla", "cudnn", "splash", "flash"),
         may_change=True,
     )
     scan: bool = value(True, "False unrolls the layers: longer compile, same parameters", may_change=True)

@@ -61,7 +61,7 @@ def plain_mask(keys_BN2: jax.Array, length: int, kept: int) -> jax.Array:
     """
     places = jnp.arange(length, dtype=jnp.int32)
     words = (keys_BN2[:, :, 0, None, None], keys_BN2[:, :, 1, None, None])
-    return bits(words, places[:, None], places[None, :]) < limit(kept)
+    return bits(words, places[None, None, :, None], places[None, None, None, :]) < limit(kept)
 
 
 def _shifted(word: jax.Array, places: int) -> jax.Array:

@@ -7,7 +7,6 @@ bits of the dropout too (`counter`). Blocks of positions that can share no segme
 not visited.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +71,11 @@ def spans(segments_BL: jax.Array, reach_1: jax.Array, block: int, other: int) ->
     below_BIJ = mine_BIi.max(2)[:, :, None] < theirs_BJj.min(2)[:, None, :]
     above_BIJ = mine_BIi.min(2)[:, :, None] > theirs_BJj.max(2)[:, None, :]
     first_I, first_J = jnp.arange(0, length, block)[:, None], jnp.arange(0, length, other)[None, :]
-    near_IJ = (first_J <= first_I + block - 1 + reach_1) & (first_J + other - 1 >= first_I - reach_1)
-    seen_BIJ = near_IJ & ~below_BIJ & ~above_BIJ
+    near_IJ = (first_J <= first_I + block - 1 + reach_1[0]) & (first_J + other - 1 >= first_I - reach_1[0])
+    seen_BIJ = near_IJ[None] & ~below_BIJ & ~above_BIJ
     number_J = jnp.arange(length // other, dtype=jnp.int32)
-    first_BI = jnp.where(seen_BIJ, number_J, length // other).min(2)
-    return jnp.stack([first_BI, jnp.where(seen_BIJ, number_J + 1, 0).max(2)], axis=-1)
+    first_BI = jnp.where(seen_BIJ, number_J[None, None], length // other).min(2)
+    return jnp.stack([first_BI, jnp.where(seen_BIJ, number_J[None, None] + 1, 0).max(2)], axis=-1)
 
 
 def _forward(case: Any, sizes: Any, shared: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[Any, Any]:

@@ -28,6 +28,9 @@ from bertjax.kernels import counter
 UNSEEN = -(2.0**100)
 """The score of what is not seen: a power of two, whose product with a scale is exact."""
 
+LEAST = 16
+"""The fewest numbers that the matrix units take along an axis."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -239,15 +242,13 @@ def key_gradients(
     part, whole = _specs(q.shape, tiling.keys)
     row = pl.BlockSpec((None, None, q.shape[1]), lambda i, n, b: (b, n, 0))
     inputs = [(q, whole), (k, part), (v, part), (do, whole), (lse_BNL, row), (delta_BNL, row)]
-    return _call(
-        case, "keys", _keys, tiling, tiling.keys, span_BI2, shared, inputs, [(k, part), (v, part)]
-    )
+    return _call(case, "keys", _keys, tiling, tiling.keys, span_BI2, shared, inputs, [(k, part), (v, part)])
 
 
 def _specs(shape: tuple[int, ...], block: int) -> tuple[pl.BlockSpec, pl.BlockSpec]:
     """Of [B, L, N, D]: a program's block, and the whole row of its head."""
     _, length, _, head_dim = shape
-    padded = pl.next_power_of_2(head_dim)
+    padded = max(LEAST, pl.next_power_of_2(head_dim))
     part = pl.BlockSpec((None, block, None, padded), lambda i, n, b: (b, i, n, 0))
     return part, pl.BlockSpec((None, length, None, padded), lambda i, n, b: (b, 0, n, 0))
 

@@ -10,5 +10,6 @@ heads       one table of what may stand on the encoder
 network     the encoder with the heads that are asked for: parameters, outputs, shardings
 cost        parameters, FLOPs and MFU, from numbers alone
 
-Imports `config`, `batch` and `parallel`. Nothing here knows a loss, an optimizer or where a batch comes from.
+Imports `config`, `batch`, `kernels` and `parallel`. Nothing here knows a loss, an optimizer or where a batch comes
+from.
 """

@@ -9,8 +9,10 @@ Shape letters: B rows, Q query positions, K key positions, N heads, D head dimen
 | cudnn     | cuDNN's flash attention by that function             | no dropout either; GPU, half precision, L of  |
 |           |                                                      | multiples of 128, D of multiples of 8 to 128  |
 | splash    | JAX's flash attention for TPU, a Pallas kernel       | no dropout either; TPU, L of multiples of 128 |
+| flash     | `bertjax.kernels.flash`: our own, with the dropout   | GPU, L of multiples of 64, D up to 128        |
 
-The last two keep scores and probabilities, B * N * L * L numbers each, out of memory.
+The last three keep scores and probabilities, B * N * L * L numbers each, out of memory. What is dropped is a function
+of key, row, head, query and key position alone (`bertjax.kernels.counter`), so reference and flash drop the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +24,12 @@ import jax.numpy as jnp
 
 from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.errors import ConfigError
-from bertjax.model.ops import dropout
+from bertjax.kernels import counter
+from bertjax.kernels.flash import flash_attention
 from bertjax.parallel.sharding import spec
 
 FLASH = {"gpu": "cudnn", "tpu": "splash"}
-"""Platform -> the backend that never writes its scores to memory."""
+"""Platform -> the library's backend that never writes its scores to memory."""
 
 LEAST_LENGTH = {"cudnn": 128, "splash": 512}
 """From which row length `auto` takes them. By these counts, not by measurement:
@@ -65,13 +68,20 @@ def attend(
     if is_local is None or window >= length - 1:
         is_local = jnp.zeros([], bool)
         window = 0
+    keys_BN2 = None
+    if key is not None and dropping:
+        keys_BN2 = _head_keys(key, q_BQND.shape[0], q_BQND.shape[2])
     if backend == "reference":
         mask_B1QK = _visible(segments_BL, window, is_local)
-        return _reference(q_BQND, k_BKND, v_BKND, mask_B1QK, dropout_rate, key)
+        return _reference(q_BQND, k_BKND, v_BKND, mask_B1QK, dropout_rate, keys_BN2)
     if backend == "xla":
         return _library("xla", window, q_BQND, k_BKND, v_BKND, segments_BL, is_local)
-    kernel = partial(_splash, window) if backend == "splash" else partial(_library, "cudnn", window)
-    return _on_each_device(kernel, q_BQND, k_BKND, v_BKND, segments_BL, is_local)
+    kernels = {
+        "splash": partial(_splash, window),
+        "cudnn": partial(_library, "cudnn", window),
+        "flash": partial(_flash, window, dropout_rate),
+    }
+    return _on_each_device(kernels[backend], q_BQND, k_BKND, v_BKND, segments_BL, is_local, keys_BN2)
 
 
 def choose(platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> str:
@@ -111,13 +121,19 @@ def _require(backend: str, platform: str, dtype: str, length: int, head_dim: int
 def _lacks(backend: str, platform: str, dtype: str, length: int, head_dim: int, dropping: bool) -> list[str]:
     """What `backend` needs and does not have here."""
     needs = []
-    if backend != "reference":
+    if backend not in ("reference", "flash"):
         needs += [(not dropping, "no dropout of the probabilities (model.attention_dropout = 0.0)")]
     if backend in FLASH.values():
         needs += [
             (FLASH.get(platform) == backend, f"a {'GPU' if backend == 'cudnn' else 'TPU'}, not {platform}"),
             # cuDNN takes multiples of 64, but with a mask its gradients can be NaN at the odd ones.
             (length % 128 == 0, f"rows (data.seq_len, data.buckets) of a multiple of 128, not {length}"),
+        ]
+    if backend == "flash":
+        needs += [
+            (platform == "gpu", f"a GPU, not {platform}"),
+            (length % 64 == 0, f"rows (data.seq_len, data.buckets) of a multiple of 64, not {length}"),
+            (head_dim <= 128, f"heads (model.hidden_size / model.num_heads) of at most 128, not {head_dim}"),
         ]
     if backend == "cudnn":
         heads = f"heads (model.hidden_size / model.num_heads) of a multiple of 8 up to 128, not {head_dim}"
@@ -150,14 +166,41 @@ def _reference(
     v_BKND: jax.Array,
     mask_B1QK: jax.Array,
     dropout_rate: float,
-    key: jax.Array | None,
+    keys_BN2: jax.Array | None,
 ) -> jax.Array:
     scale = q_BQND.shape[-1] ** -0.5
     scores_BNQK = jnp.einsum("BQND,BKND->BNQK", q_BQND * scale, k_BKND, preferred_element_type=jnp.float32)
     scores_BNQK = jnp.where(mask_B1QK, scores_BNQK, jnp.finfo(jnp.float32).min)
     probs_BNQK = jax.nn.softmax(scores_BNQK, axis=-1).astype(v_BKND.dtype)
-    probs_BNQK = dropout(probs_BNQK, dropout_rate, key)
+    if keys_BN2 is not None:
+        kept = counter.quantised(dropout_rate)
+        is_kept_BNQK = counter.plain_mask(keys_BN2, q_BQND.shape[1], kept)
+        probs_BNQK = jnp.where(is_kept_BNQK, probs_BNQK * jnp.asarray(2**16 / kept, probs_BNQK.dtype), 0)
     return jnp.einsum("BNQK,BKND->BQND", probs_BNQK, v_BKND)
+
+
+def _head_keys(key: jax.Array, rows: int, heads: int) -> jax.Array:
+    """Of all rows and heads, [B, N, 2], whichever device has them."""
+    seed_2 = jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
+    return counter.head_keys(seed_2, jnp.arange(rows, dtype=jnp.int32), jnp.arange(heads, dtype=jnp.int32))
+
+
+def _flash(
+    window: int,
+    dropout_rate: float,
+    q_BQND: jax.Array,
+    k_BKND: jax.Array,
+    v_BKND: jax.Array,
+    segments_BL: jax.Array,
+    is_local: jax.Array,
+    keys_BN2: jax.Array | None = None,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    reach = jnp.where(is_local, window, q_BQND.shape[1]) if window else None
+    return flash_attention(
+        q_BQND, k_BKND, v_BKND, segments_BL, rate=dropout_rate, keys_BN2=keys_BN2, reach=reach, interpret=interpret
+    )
 
 
 def _library(
@@ -234,14 +277,18 @@ def _on_each_device(
     v_BKND: jax.Array,
     segments_BL: jax.Array,
     is_local: jax.Array,
+    keys_BN2: jax.Array | None = None,
 ) -> jax.Array:
     """`kernel` by each device on its own rows and heads: the compiler cannot split what it does not see into."""
     mesh = jax.sharding.get_abstract_mesh()
+    operands = (q_BQND, k_BKND, v_BKND, segments_BL, is_local) + (() if keys_BN2 is None else (keys_BN2,))
     if mesh.empty:
-        return kernel(q_BQND, k_BKND, v_BKND, segments_BL, is_local)
+        return kernel(*operands)
     heads = spec(("rows", "length", "heads", "head_dim"), q_BQND.shape, mesh)
     rows = spec(("rows", "length"), segments_BL.shape, mesh)
     # Without the check, since a Pallas kernel does not say over which mesh axes its output varies.
     same = spec((), (), mesh)
-    on_each = jax.shard_map(kernel, in_specs=(heads, heads, heads, rows, same), out_specs=heads, check_vma=False)
-    return on_each(q_BQND, k_BKND, v_BKND, segments_BL, is_local)
+    specs = [heads, heads, heads, rows, same]
+    if keys_BN2 is not None:
+        specs.append(spec(("rows", "heads", "pair"), keys_BN2.shape, mesh))
+    return jax.shard_map(kernel, in_specs=tuple(specs), out_specs=heads, check_vma=False)(*operands)

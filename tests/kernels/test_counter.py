@@ -1,0 +1,116 @@
+"""`bertjax.kernels.counter`: how many probabilities are dropped, that no two depend on each other, and where bits come
+from.
+
+Shape letters: B rows, N heads, Q query positions, K key positions.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.kernels import counter
+
+LENGTH = 512
+
+
+def keys_of(rows, heads, seed=(5, -7)):
+    return counter.head_keys(jnp.array(seed, jnp.int32), jnp.asarray(rows, jnp.int32), jnp.asarray(heads, jnp.int32))
+
+
+@pytest.fixture(scope="module")
+def masks_BNQK():
+    """12.6 million decisions at a rate of 0.1."""
+    return np.asarray(counter.plain_mask(keys_of(range(4), range(12)), LENGTH, counter.quantised(0.1)))
+
+
+def deviation(values, variance):
+    """How many standard deviations the sum of independent `values` of mean 0 is from 0."""
+    return values.sum(dtype=np.float64) / np.sqrt(values.size * variance)
+
+
+@pytest.mark.parametrize("rate", [0.0001, 0.1, 0.25, 0.5, 0.9, 0.9999])
+def test_the_share_that_is_kept(rate):
+    kept = counter.quantised(rate)
+    assert kept / 2**16 == pytest.approx(1 - rate, abs=2**-17)
+    mask = np.asarray(counter.plain_mask(keys_of(range(2), range(4)), LENGTH, kept))
+    share = kept / 2**16
+    assert abs(deviation(mask - share, share * (1 - share))) < 4
+
+
+def test_some_are_kept_at_any_rate():
+    assert counter.quantised(0.0) == 2**16
+    assert counter.quantised(1 - 1e-9) == 1
+
+
+def test_neighbours_in_no_direction_agree_more_often_than_chance(masks_BNQK):
+    share = counter.quantised(0.1) / 2**16
+    unit = ((masks_BNQK - share) / np.sqrt(share * (1 - share))).astype(np.float32)
+    found = {}
+    for lag in (1, 2, 3, 4, 5, 7, 8, 16, 64, 256):
+        for axis, name in enumerate("BNQK"):
+            size = unit.shape[axis]
+            if lag < size:
+                ahead, behind = (np.take(unit, range(*at), axis) for at in ((lag, size), (0, size - lag)))
+                found[f"{name} {lag}"] = deviation(ahead * behind, 1)
+    for q, k in [(1, 1), (1, 2), (2, 1), (8, 1), (8, 8), (16, 1)]:
+        corners = unit[:, :, q:, k:], unit[:, :, :-q, :-k], unit[:, :, q:, :-k], unit[:, :, :-q, k:]
+        found[f"down {q}, {k}"] = deviation(corners[0] * corners[1], 1)
+        found[f"up {q}, {k}"] = deviation(corners[2] * corners[3], 1)
+        found[f"corners {q}, {k}"] = deviation(corners[0] * corners[1] * corners[2] * corners[3], 1)
+    assert len(found) > 40 and max(map(abs, found.values())) < 4, sorted(found.items(), key=lambda f: -abs(f[1]))[:5]
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_patterns_are_as_frequent_as_they_should_be(masks_BNQK, axis):
+    """Chi-square of the 256 patterns of 8 neighbours."""
+    share = counter.quantised(0.1) / 2**16
+    eights = np.moveaxis(masks_BNQK, axis, 3).reshape(-1, 8)
+    counts = np.bincount(eights @ (1 << np.arange(8)), minlength=256)
+    ones = np.array([bin(i).count("1") for i in range(256)])
+    expected = len(eights) * share**ones * (1 - share) ** (8 - ones)
+    often = expected > 5
+    square = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    freedom = often.sum() - 1
+    assert abs(square - freedom) / np.sqrt(2 * freedom) < 4
+
+
+def test_every_query_and_every_key_keeps_its_share(masks_BNQK):
+    """The variance of counts along a row, a column and a head is binomial: none is stuck, none is evened out."""
+    share = counter.quantised(0.1) / 2**16
+    for axes, number in [((3,), LENGTH), ((2,), LENGTH), ((2, 3), LENGTH**2)]:
+        counts = masks_BNQK.sum(axis=axes).ravel()
+        ratio = counts.var() / (number * share * (1 - share))
+        assert abs(ratio - 1) * np.sqrt(counts.size / 2) < 4
+
+
+def test_seed_row_and_head_each_change_all():
+    kept = counter.quantised(0.5)
+    base = np.asarray(counter.plain_mask(keys_of([3], [2]), 256, kept))
+    others = [
+        keys_of([4], [2]),
+        keys_of([3], [3]),
+        keys_of([2], [3]),
+        keys_of([3], [2], (5, -8)),
+        keys_of([3], [2], (-7, 5)),
+    ]
+    for keys in others:
+        other = np.asarray(counter.plain_mask(keys, 256, kept))
+        assert abs((base == other).mean() - 0.5) < 0.01
+
+
+def test_a_row_or_a_head_has_its_bits_whoever_computes_it():
+    every = keys_of(range(6), range(8))
+    np.testing.assert_array_equal(every[2:4, 5:], keys_of([2, 3], [5, 6, 7]))
+    assert len(np.unique(np.asarray(every).reshape(-1, 2), axis=0)) == 48
+
+
+def test_a_longer_row_begins_with_the_same_bits(masks_BNQK):
+    mask = counter.plain_mask(keys_of(range(4), range(12)), 128, counter.quantised(0.1))
+    np.testing.assert_array_equal(mask, masks_BNQK[:, :, :128, :128])
+
+
+def test_the_bits_stay_what_they_are():
+    """A resumed run would drop others."""
+    mask = np.asarray(counter.plain_mask(keys_of([1], [0]), 32, counter.quantised(0.5)))[0, 0]
+    rows = [int("".join(map(str, mask[q].astype(int))), 2) for q in (0, 8, 9, 31)]
+    assert rows == [0x19EA5BE0, 0x5D01CDD4, 0xBE686607, 0x14B67D94]
