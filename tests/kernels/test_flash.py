@@ -132,24 +132,6 @@ def test_the_same_is_dropped_whatever_the_blocks():
         np.testing.assert_allclose(out[0, :, :, 0].T * 64, kept[0], rtol=1e-5)
 
 
-def test_padding_and_neighbours_change_nothing():
-    """Bitwise: outputs of an example, and its gradients, whatever stands in the other examples and the padding."""
-    shape = (2, 192, 1, 16)
-    (q, k, v, cotangent), segments = make_rows(shape, seed=5)
-    mine = (segments == 1)[:, :, None, None]
-    assert mine.any() and not mine.all()
-    cotangent = jnp.where(mine, cotangent, 0.0)
-    others = [jnp.where(mine, x, 100 * y) for x, y in zip((q, k, v), make_rows(shape, seed=6)[0][:3], strict=True)]
-    options = {"rate": 0.2, "tilings": SMALL}
-    call = functools.partial(outputs_and_gradients, functools.partial(interpreted, **options))
-    call = jax.jit(functools.partial(call, keys_BN2=words(2, 1), reach=None))
-    before, after = call(q, k, v, cotangent, segments), call(*others, cotangent, segments)
-    for a, b in zip(before, after, strict=True):
-        np.testing.assert_array_equal(np.where(mine, a, 0.0), np.where(mine, b, 0.0))
-    for gradient in (*before[1:], *after[1:]):
-        assert not np.where(mine, 0.0, gradient).any()
-
-
 @pytest.mark.parametrize("sorted_", [True, False])
 @pytest.mark.parametrize("reach", [10_000, 40])
 def test_spans_hold_every_block_that_is_seen(reach, sorted_):

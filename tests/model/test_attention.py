@@ -32,10 +32,17 @@ def interpreted_splash(q, k, v, segments, *, window=0, is_local=EVERYWHERE):
     return attention._splash(window, q, k, v, segments, is_local, interpret=True)
 
 
+def interpreted_flash(q, k, v, segments, *, window=0, is_local=EVERYWHERE, rate=0.0, key=None):
+    keys_BN2 = None if key is None else attention._head_keys(key, q.shape[0], q.shape[2])
+    segments = jnp.asarray(segments)
+    return attention._flash(window, rate, q, k, v, segments, is_local, keys_BN2, interpret=True)
+
+
 BACKENDS = {
     "reference": functools.partial(plain, backend="reference"),
     "xla": functools.partial(plain, backend="xla"),
     "splash": interpreted_splash,
+    "flash": interpreted_flash,
 }
 """Those that a CPU can compute."""
 
@@ -145,6 +152,40 @@ def test_dropout_is_on_the_probabilities():
     assert out.std() > 0.05
 
 
+def test_flash_drops_what_the_reference_drops():
+    q, k, v, cotangent, segments = make_rows((2, 128, 2, 16))
+    options = {"key": jax.random.key(7), "rate": 0.3}
+
+    def reference(q, k, v, segments):
+        return attend(q, k, v, segments, dropout_rate=options["rate"], key=options["key"], backend="reference")
+
+    flash = functools.partial(interpreted_flash, **options)
+    both = [
+        jax.jit(functools.partial(outputs_and_gradients, f))(q, k, v, cotangent, segments) for f in (flash, reference)
+    ]
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [{"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "fsdp": 8, "tensor": 1}])
+def test_a_mesh_of_any_shape_drops_the_same(shape):
+    """Each device has the bits of its own rows and heads: 8 times the first ones would be 8 times the same rows."""
+    ones, segments = jnp.ones((8, 64, 2, 16)), jnp.ones((8, 64), jnp.int32)
+    key = jax.random.key(1)
+    flash = functools.partial(attention._flash, 0, 0.5, interpret=True)
+
+    def split(x, segments):
+        x = sharding.constrain(x, "rows", "length", "heads", "head_dim")
+        return attention._on_each_device(flash, x, x, x, segments, EVERYWHERE, attention._head_keys(key, 8, 2))
+
+    expected = attend(ones, ones, ones, segments, dropout_rate=0.5, key=key, backend="reference")
+    with jax.set_mesh(sharding.make_mesh(tiny(mesh=shape).mesh)):
+        actual = jax.jit(split)(ones, segments)
+    np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=0)
+    assert len(np.unique(np.asarray(expected)[:, :, :, 0].swapaxes(1, 2).reshape(16, 64), axis=0)) == 16
+    assert actual.sharding.shard_shape(actual.shape)[0] == 8 // shape["data"] // shape["fsdp"]
+
+
 @pytest.mark.parametrize("rows", [4, 1])
 def test_each_device_computes_its_own_rows_and_heads(rows):
     """A kernel under a mesh, and one row (as at initialisation), which no axis divides."""
@@ -223,6 +264,9 @@ def test_auto_asks_the_mesh_for_its_platform(monkeypatch, platform, length, expe
         ("splash", ("tpu", "bfloat16", 512, 64, True), ["dropout"]),
         ("splash", ("gpu", "bfloat16", 512, 64, False), ["TPU", "not gpu"]),
         ("splash", ("tpu", "bfloat16", 320, 64, False), ["data.seq_len", "128, not 320"]),
+        ("flash", ("cpu", "bfloat16", 512, 64, True), ["a GPU", "not cpu"]),
+        ("flash", ("gpu", "float32", 96, 64, True), ["data.seq_len", "64, not 96"]),
+        ("flash", ("gpu", "bfloat16", 512, 160, False), ["at most 128, not 160"]),
     ],
 )
 def test_a_named_backend_that_cannot_serve_is_refused(backend, case, words):
@@ -238,17 +282,17 @@ def test_a_named_backend_that_cannot_serve_is_refused(backend, case, words):
 
 
 def test_what_can_serve_is_not_refused():
-    for backend, platform in [("auto", "cpu"), ("reference", "tpu")]:
+    for backend, platform in [("auto", "cpu"), ("reference", "tpu"), ("flash", "gpu")]:
         config = tiny(model={"attention_dropout": 0.1}, compute={"attention": backend})
-        check(config.model, config.compute, (32,), platform)
-    for backend, platform in [("xla", "cpu"), ("xla", "gpu"), ("cudnn", "gpu"), ("splash", "tpu")]:
+        check(config.model, config.compute, (64 if backend == "flash" else 32,), platform)
+    for backend, platform in [("xla", "cpu"), ("xla", "gpu"), ("cudnn", "gpu"), ("splash", "tpu"), ("flash", "gpu")]:
         config = tiny(model={"attention_dropout": 0.0}, compute={"attention": backend, "dtype": "bfloat16"})
         check(config.model, config.compute, (128,), platform)
 
 
 def test_a_refusal_comes_before_anything_is_computed():
     q, k, v, _, segments = make_rows((1, 128, 1, 8), jnp.bfloat16)
-    for backend in ("cudnn", "splash"):
+    for backend in ("cudnn", "splash", "flash"):
         with pytest.raises(ConfigError, match="not cpu"):
             attend(q, k, v, segments, dropout_rate=0.1, key=None, backend=backend)
     attend(q, k, v, segments, dropout_rate=0.1, key=None, backend="xla")  # evaluation drops nothing
