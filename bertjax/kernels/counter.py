@@ -17,8 +17,8 @@ import jax.numpy as jnp
 _FIRST, _SECOND, _GOLDEN = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32, 0x9E3779B9 - 2**32
 
 PAIR = 8
-"""Queries q and q + 8 of each 16 share a hash, of which each takes one half: in every layout that the matrix units of
-GPUs and TPUs leave their results in, both are in the same place, and hashing costs half.
+"""Keys k and k + 8 of each 16 share a hash, of which each takes one half. In the layouts that the matrix units of GPUs
+and TPUs leave their results in, both are in the same place, so that hashing costs half.
 """
 
 
@@ -43,11 +43,20 @@ def bits(key: tuple[Any, Any], queries: jax.Array, keys: jax.Array) -> jax.Array
     `key`: the two words of the head. `queries`, `keys`: int32 positions in the row. The probability is kept where its
     number is below `limit`; the lower 16 bits have no say.
     """
-    base = ((queries >> 4) * PAIR + (queries & (PAIR - 1))) * _GOLDEN + key[0]
-    word = (base ^ keys) * _FIRST
+    return _words(key, queries, ((keys >> 4) * PAIR) | (keys & (PAIR - 1))) << ((keys & PAIR) * 2)
+
+
+def tile_bits(key: tuple[Any, Any], queries_1Q: jax.Array, first: Any, size: int) -> jax.Array:
+    """`bits` of `size` keys from `first` on, both multiples of 16: [size, Q], with a hash for each pair and no more."""
+    pairs = first // 2 + jax.lax.broadcasted_iota(jnp.int32, (size // 2, 1), 0)
+    words = _words(key, queries_1Q, pairs).reshape(size // 16, 1, PAIR, queries_1Q.shape[1])
+    return jnp.concatenate([words, words << 16], axis=1).reshape(size, queries_1Q.shape[1])
+
+
+def _words(key: tuple[Any, Any], queries: jax.Array, pairs: jax.Array) -> jax.Array:
+    word = ((queries * _GOLDEN + key[0]) ^ pairs) * _FIRST
     word = (word ^ _shifted(word, 13) ^ key[1]) * _SECOND
-    word = word ^ _shifted(word, 16)
-    return word << ((queries & PAIR) * 2)
+    return word ^ _shifted(word, 16)
 
 
 def limit(kept: int) -> int:

@@ -24,9 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from bertjax.kernels import counter
-
-UNSEEN = -(2.0**100)
-"""The score of what is not seen: a power of two, whose product with a scale is exact."""
+from bertjax.kernels.case import UNSEEN, Case
 
 LEAST = 16
 """The fewest numbers that the matrix units take along an axis."""
@@ -47,24 +45,8 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Case:
-    """What a kernel is compiled for, besides its shapes. `kept`: of 65536 probabilities; 65536 = no dropout."""
-
-    kept: int
-    has_window: bool
-    head_dim: int
-    dtype: str
-    interpret: bool
-
-    @property
-    def scale(self) -> float:
-        """Of the scores, as exponents of two."""
-        return self.head_dim**-0.5 * math.log2(math.e)
-
-    @property
-    def share(self) -> float:
-        """Of the probabilities that are kept."""
-        return self.kept / 2**16
+class OnGpu(Case):
+    """With what this compiler has its own words for."""
 
     def power(self, scores: jax.Array, less: jax.Array) -> jax.Array:
         """2 ** (scores * scale - less)."""
@@ -74,12 +56,6 @@ class Case:
         # an addition, and the library's function takes care of numbers below 2**-126.
         code = f"{{ .reg .f32 x; fma.rn.ftz.f32 x, $1, 0f{_hex(self.scale)}, $2; ex2.approx.ftz.f32 $0, x; }}"
         return _assembly(code, "=f,f,f", [scores, jnp.broadcast_to(-less, scores.shape)])
-
-    def product(self, a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-        """A float32 product of two matrices over these axes."""
-        full = jax.lax.Precision.HIGHEST if self.dtype == "float32" else None
-        dimensions = (((contract[0],), (contract[1],)), ((), ()))
-        return jax.lax.dot_general(a, b, dimensions, precision=full, preferred_element_type=jnp.float32)
 
     def load(self, ref: Any) -> jax.Array:
         """A block of positions, [positions, D]."""
@@ -103,7 +79,7 @@ class Case:
 
     def drop(self, keys_ref: Any, queries: jax.Array, keys: jax.Array, *tiles: jax.Array) -> tuple[jax.Array, ...]:
         """`tiles` with zeros where the probability is dropped."""
-        if self.kept == 2**16:
+        if not self.drops:
             return tiles
         bits, limit = counter.bits((keys_ref[0], keys_ref[1]), queries, keys), counter.limit(self.kept)
         if self.interpret:
@@ -111,6 +87,13 @@ class Case:
         # Or else the compiler selects after the conversion to half precision, which it first has to unpack for that.
         code = f"{{ .reg .pred p; setp.lt.s32 p, $2, {limit}; selp.f32 $0, $1, 0f00000000, p; }}"
         return tuple(_assembly(code, "=f,f,r", [tile, bits]) for tile in tiles)
+
+
+def tilings(case: Case) -> tuple[Tiling, Tiling, Tiling]:
+    """Of the forward kernel, and of those for the gradients of queries and of keys."""
+    if case.dtype == "float32" or case.head_dim > 64:
+        return Tiling(64, 32, 4, 2), Tiling(64, 32, 4, 2), Tiling(32, 64, 4, 2)
+    return Tiling(128, 64, 4, 2), Tiling(64, 64, 4, 2), Tiling(64, 64, 4, 2)
 
 
 def _hex(x: float) -> str:
@@ -124,7 +107,7 @@ def _assembly(code: str, constraints: str, args: list[jax.Array]) -> jax.Array:
     return plt.elementwise_inline_asm(code, args=args, constraints=constraints, pack=1, result_shape_dtypes=[shape])[0]
 
 
-def _forward(case: Case, tiling: Tiling, *refs: Any) -> None:
+def _forward(case: OnGpu, tiling: Tiling, *refs: Any) -> None:
     span_ref, reach_ref, keys_ref, segments_ref, q_ref, k_ref, v_ref, out_ref, lse_ref = refs
     first = pl.program_id(0) * tiling.queries
     places_Q = first + jnp.arange(tiling.queries, dtype=jnp.int32)
@@ -152,7 +135,7 @@ def _forward(case: Case, tiling: Tiling, *refs: Any) -> None:
     lse_ref[...] = top_Q * case.scale + jnp.log2(sum_Q)
 
 
-def _queries(case: Case, tiling: Tiling, *refs: Any) -> None:
+def _queries(case: OnGpu, tiling: Tiling, *refs: Any) -> None:
     """Gradients of queries; and of the sum that each row of the softmax was divided by, for the other kernel."""
     span_ref, reach_ref, keys_ref, segments_ref, q_ref, k_ref, v_ref, out_ref, do_ref, lse_ref, dq_ref, delta_ref = refs
     first = pl.program_id(0) * tiling.queries
@@ -180,7 +163,7 @@ def _queries(case: Case, tiling: Tiling, *refs: Any) -> None:
     case.store(dq_ref, dq_QD * (case.head_dim**-0.5 / case.share))
 
 
-def _keys(case: Case, tiling: Tiling, *refs: Any) -> None:
+def _keys(case: OnGpu, tiling: Tiling, *refs: Any) -> None:
     """Gradients of keys and values."""
     span_ref, reach_ref, keys_ref, segments_ref, q_ref, k_ref, v_ref, do_ref, lse_ref, delta_ref, dk_ref, dv_ref = refs
     first = pl.program_id(0) * tiling.keys
@@ -209,7 +192,7 @@ def _keys(case: Case, tiling: Tiling, *refs: Any) -> None:
 
 
 def forward(
-    case: Case, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any
+    case: OnGpu, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any
 ) -> tuple[jax.Array, jax.Array]:
     """The output, as `q` [B, L, N, D], and the logarithms of the sums, [B, N, L].
 
@@ -224,7 +207,7 @@ def forward(
 
 
 def query_gradients(
-    case: Case, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any,
+    case: OnGpu, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any,
     out: Any, do: Any, lse_BNL: Any,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """The gradient of `q`, and what `key_gradients` calls delta, [B, N, L]."""
@@ -235,7 +218,7 @@ def query_gradients(
 
 
 def key_gradients(
-    case: Case, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any,
+    case: OnGpu, tiling: Tiling, span_BI2: jax.Array, shared: tuple[jax.Array, ...], q: Any, k: Any, v: Any,
     do: Any, lse_BNL: Any, delta_BNL: Any,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """The gradients of `k` and `v`. `span_BI2`: of each block of keys, the blocks of queries."""
@@ -254,7 +237,7 @@ def _specs(shape: tuple[int, ...], block: int) -> tuple[pl.BlockSpec, pl.BlockSp
 
 
 def _call(
-    case: Case, name: str, kernel: Callable[..., None], tiling: Tiling, block: int, span_BI2: jax.Array,
+    case: OnGpu, name: str, kernel: Callable[..., None], tiling: Tiling, block: int, span_BI2: jax.Array,
     shared: tuple[jax.Array, ...], inputs: list[tuple[Any, Any]], outputs: list[tuple[Any, Any]],
 ) -> Any:  # fmt: skip
     """A program for each block, head and row. A spec of None: the block of [B, N, L]."""

@@ -9,7 +9,7 @@ Shape letters: B rows, Q query positions, K key positions, N heads, D head dimen
 | cudnn     | cuDNN's flash attention by that function             | no dropout either; GPU, half precision, L of  |
 |           |                                                      | multiples of 128, D of multiples of 8 to 128  |
 | splash    | JAX's flash attention for TPU, a Pallas kernel       | no dropout either; TPU, L of multiples of 128 |
-| flash     | `bertjax.kernels.flash`: our own, with the dropout   | GPU, L of multiples of 64, D up to 128        |
+| flash     | `bertjax.kernels.flash`: our own, with the dropout   | GPU, TPU; L of multiples of 64, 128; D to 128 |
 
 The last three keep scores and probabilities, B * N * L * L numbers each, out of memory. What is dropped is a function
 of key, row, head, query and key position alone (`bertjax.kernels.counter`), so reference and flash drop the same.
@@ -130,9 +130,12 @@ def _lacks(backend: str, platform: str, dtype: str, length: int, head_dim: int, 
             (length % 128 == 0, f"rows (data.seq_len, data.buckets) of a multiple of 128, not {length}"),
         ]
     if backend == "flash":
+        least, most = (128, 8192 // jnp.dtype(dtype).itemsize // 2) if platform == "tpu" else (64, length)
         needs += [
-            (platform == "gpu", f"a GPU, not {platform}"),
-            (length % 64 == 0, f"rows (data.seq_len, data.buckets) of a multiple of 64, not {length}"),
+            (platform in FLASH, f"a GPU or a TPU, not {platform}"),
+            (length % least == 0, f"rows (data.seq_len, data.buckets) of a multiple of {least}, not {length}"),
+            # A TPU's kernel has a whole row of a few heads in fast memory.
+            (length <= most, f"rows (data.seq_len, data.buckets) of at most {most} in {dtype}, not {length}"),
             (head_dim <= 128, f"heads (model.hidden_size / model.num_heads) of at most 128, not {head_dim}"),
         ]
     if backend == "cudnn":
@@ -195,11 +198,19 @@ def _flash(
     is_local: jax.Array,
     keys_BN2: jax.Array | None = None,
     *,
-    interpret: bool = False,
+    platform: str | None = None,
 ) -> jax.Array:
-    reach = jnp.where(is_local, window, q_BQND.shape[1]) if window else None
+    """`platform`: whose kernels are interpreted, for tests; None = those of this one, compiled."""
     return flash_attention(
-        q_BQND, k_BKND, v_BKND, segments_BL, rate=dropout_rate, keys_BN2=keys_BN2, reach=reach, interpret=interpret
+        q_BQND,
+        k_BKND,
+        v_BKND,
+        segments_BL,
+        rate=dropout_rate,
+        keys_BN2=keys_BN2,
+        reach=jnp.where(is_local, window, q_BQND.shape[1]) if window else None,
+        platform=platform or _platform(),
+        interpret=platform is not None,
     )
 
 

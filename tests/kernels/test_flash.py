@@ -79,22 +79,29 @@ def assert_close(actual, expected, tolerance):
 
 
 CASES = [
-    ((2, 128, 2, 64), {"rate": 0.1}),
-    ((3, 192, 1, 40), {"rate": 0.3, "reach": 25}),
-    ((1, 128, 2, 128), {}),
-    ((2, 320, 1, 32), {"reach": 3, "rate": 0.5, "tilings": SMALL}),
+    ((2, 128, 2, 64), {"rate": 0.1, "platform": "gpu"}),
+    ((3, 192, 1, 40), {"rate": 0.3, "reach": 25, "platform": "gpu"}),
+    ((1, 128, 2, 128), {"platform": "gpu"}),
+    ((2, 320, 1, 32), {"reach": 3, "rate": 0.5, "tilings": SMALL, "platform": "gpu"}),
+    ((2, 384, 2, 64), {"rate": 0.1, "platform": "tpu"}),
+    ((2, 512, 3, 40), {"rate": 0.3, "reach": 25, "platform": "tpu"}),
+    ((1, 128, 2, 128), {"platform": "tpu"}),
+    ((2, 256, 5, 32), {"reach": 3, "rate": 0.5, "platform": "tpu"}),
 ]
+PLAIN = {"tilings", "platform"}
+"""Of a case, what the plain form has not."""
 
 
 @pytest.mark.parametrize(("shape", "options"), CASES)
 def test_equals_the_plain_form(shape, options):
     actual = run(interpreted, shape, **options)
-    expected = run(plain, shape, **{name: value for name, value in options.items() if name != "tilings"})
+    expected = run(plain, shape, **{name: value for name, value in options.items() if name not in PLAIN})
     assert_close(actual, expected, 2e-6)
 
 
-def test_half_precision_equals_the_plain_form_of_the_same_numbers():
-    actual = run(interpreted, (2, 128, 2, 64), "bfloat16", rate=0.1)
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_half_precision_equals_the_plain_form_of_the_same_numbers(platform):
+    actual = run(interpreted, (2, 128, 2, 64), "bfloat16", rate=0.1, platform=platform)
     assert all(x.dtype == jnp.bfloat16 for x in actual)
     assert_close(actual, run(plain, (2, 128, 2, 64), "bfloat16", rate=0.1), 5e-3)
 

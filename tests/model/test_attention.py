@@ -32,10 +32,10 @@ def interpreted_splash(q, k, v, segments, *, window=0, is_local=EVERYWHERE):
     return attention._splash(window, q, k, v, segments, is_local, interpret=True)
 
 
-def interpreted_flash(q, k, v, segments, *, window=0, is_local=EVERYWHERE, rate=0.0, key=None):
+def interpreted_flash(q, k, v, segments, *, platform="gpu", window=0, is_local=EVERYWHERE, rate=0.0, key=None):
     keys_BN2 = None if key is None else attention._head_keys(key, q.shape[0], q.shape[2])
     segments = jnp.asarray(segments)
-    return attention._flash(window, rate, q, k, v, segments, is_local, keys_BN2, interpret=True)
+    return attention._flash(window, rate, q, k, v, segments, is_local, keys_BN2, platform=platform)
 
 
 BACKENDS = {
@@ -43,6 +43,7 @@ BACKENDS = {
     "xla": functools.partial(plain, backend="xla"),
     "splash": interpreted_splash,
     "flash": interpreted_flash,
+    "flash on TPU": functools.partial(interpreted_flash, platform="tpu"),
 }
 """Those that a CPU can compute."""
 
@@ -152,14 +153,15 @@ def test_dropout_is_on_the_probabilities():
     assert out.std() > 0.05
 
 
-def test_flash_drops_what_the_reference_drops():
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_flash_drops_what_the_reference_drops(platform):
     q, k, v, cotangent, segments = make_rows((2, 128, 2, 16))
     options = {"key": jax.random.key(7), "rate": 0.3}
 
     def reference(q, k, v, segments):
         return attend(q, k, v, segments, dropout_rate=options["rate"], key=options["key"], backend="reference")
 
-    flash = functools.partial(interpreted_flash, **options)
+    flash = functools.partial(interpreted_flash, platform=platform, **options)
     both = [
         jax.jit(functools.partial(outputs_and_gradients, f))(q, k, v, cotangent, segments) for f in (flash, reference)
     ]
@@ -172,7 +174,7 @@ def test_a_mesh_of_any_shape_drops_the_same(shape):
     """Each device has the bits of its own rows and heads: 8 times the first ones would be 8 times the same rows."""
     ones, segments = jnp.ones((8, 64, 2, 16)), jnp.ones((8, 64), jnp.int32)
     key = jax.random.key(1)
-    flash = functools.partial(attention._flash, 0, 0.5, interpret=True)
+    flash = functools.partial(attention._flash, 0, 0.5, platform="gpu")
 
     def split(x, segments):
         x = sharding.constrain(x, "rows", "length", "heads", "head_dim")
@@ -264,7 +266,10 @@ def test_auto_asks_the_mesh_for_its_platform(monkeypatch, platform, length, expe
         ("splash", ("tpu", "bfloat16", 512, 64, True), ["dropout"]),
         ("splash", ("gpu", "bfloat16", 512, 64, False), ["TPU", "not gpu"]),
         ("splash", ("tpu", "bfloat16", 320, 64, False), ["data.seq_len", "128, not 320"]),
-        ("flash", ("cpu", "bfloat16", 512, 64, True), ["a GPU", "not cpu"]),
+        ("flash", ("cpu", "bfloat16", 512, 64, True), ["a GPU or a TPU", "not cpu"]),
+        ("flash", ("tpu", "bfloat16", 192, 64, True), ["data.seq_len", "128, not 192"]),
+        ("flash", ("tpu", "bfloat16", 4096, 64, True), ["at most 2048 in bfloat16, not 4096"]),
+        ("flash", ("tpu", "float32", 2048, 64, True), ["at most 1024 in float32, not 2048"]),
         ("flash", ("gpu", "float32", 96, 64, True), ["data.seq_len", "64, not 96"]),
         ("flash", ("gpu", "bfloat16", 512, 160, False), ["at most 128, not 160"]),
     ],
@@ -285,7 +290,14 @@ def test_what_can_serve_is_not_refused():
     for backend, platform in [("auto", "cpu"), ("reference", "tpu"), ("flash", "gpu")]:
         config = tiny(model={"attention_dropout": 0.1}, compute={"attention": backend})
         check(config.model, config.compute, (64 if backend == "flash" else 32,), platform)
-    for backend, platform in [("xla", "cpu"), ("xla", "gpu"), ("cudnn", "gpu"), ("splash", "tpu"), ("flash", "gpu")]:
+    for backend, platform in [
+        ("xla", "cpu"),
+        ("xla", "gpu"),
+        ("cudnn", "gpu"),
+        ("splash", "tpu"),
+        ("flash", "gpu"),
+        ("flash", "tpu"),
+    ]:
         config = tiny(model={"attention_dropout": 0.0}, compute={"attention": backend, "dtype": "bfloat16"})
         check(config.model, config.compute, (128,), platform)
 
@@ -316,21 +328,34 @@ def test_the_model_is_the_same_with_xla():
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu, the compiler: pip install jax[tpu]")
-def test_splash_compiles_for_a_tpu_pod(monkeypatch):
-    """An update with forward and backward kernels, compiled for 8 chips that are not here; each has its own 2 rows."""
+@pytest.mark.parametrize(
+    ("backend", "kernels", "operand"),
+    [
+        ("splash", ["splash_mha_fwd", "splash_mha_dkv"], "bf16[2,2,128,32]"),
+        ("flash", ["flash_forward", "flash_backward"], "bf16[2,128,128]"),
+    ],
+)
+def test_a_train_step_compiles_for_a_tpu_pod(monkeypatch, backend, kernels, operand):
+    """An update with forward and backward kernels, compiled for 8 chips that are not here; each has its own 2 rows.
+
+    With the dropout of BERT where the kernel has it. Two heads of 32 numbers are filled up to the four of a group.
+    """
     for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
         monkeypatch.setenv(name, "1")
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
     sizes = {"hidden_size": 64, "embedding_size": 64, "num_heads": 2, "max_positions": 128}
-    compute = {"dtype": "bfloat16", "attention": "splash"}
-    config = tiny(model={**sizes, "attention_dropout": 0.0}, compute=compute, data={"seq_len": 128, "batch_size": 16})
+    compute = {"dtype": "bfloat16", "attention": backend}
+    config = tiny(
+        model={**sizes, "attention_dropout": 0.1 * (backend == "flash")},
+        compute=compute,
+        data={"seq_len": 128, "batch_size": 16},
+    )
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     with jax.set_mesh(mesh):
         rows = {name: jax.ShapeDtypeStruct(f.shape, f.dtype) for name, f in batch.spec(config.data).items()}
         compiled = train_step_of(config, mesh).lower(shapes_of_state(config, mesh), rows).compile()
     calls = [line for line in compiled.as_text().splitlines() if 'custom_call_target="tpu_custom_call"' in line]
-    assert len(calls) == 2 and "splash_mha_fwd" in calls[0] and "splash_mha_dkv" in calls[1]
-    assert all("bf16[2,2,128,32]" in call for call in calls)
+    assert len(calls) == 2 and all(name in call and operand in call for name, call in zip(kernels, calls, strict=True))
 
 
 def cudnn_equals_the_reference():
