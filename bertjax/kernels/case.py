@@ -5,6 +5,7 @@ Powers are of two, not of e, and so are logarithms.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,10 @@ class Case:
 
     def product(self, a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
         """A float32 product of two matrices over these axes."""
-        full = jax.lax.Precision.HIGHEST if self.dtype == "float32" else None
+        precision = self.precision() if self.dtype == "float32" else None
         dimensions = (((contract[0],), (contract[1],)), ((), ()))
-        return jax.lax.dot_general(a, b, dimensions, precision=full, preferred_element_type=jnp.float32)
+        return jax.lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)
+
+    def precision(self) -> Any:
+        """Of products of float32 numbers."""
+        return jax.lax.Precision.HIGHEST
