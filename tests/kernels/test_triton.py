@@ -12,18 +12,13 @@ def test_blocks_divide_the_row(length, queries, keys):
     assert Tiling(128, 64, 8, 3).of(length) == Tiling(queries, keys, 8, 3)
 
 
-def test_scores_become_powers_of_two():
-    case = OnGpu(kept=2**16, has_window=False, head_dim=64, dtype="bfloat16", interpret=True)
-    assert 2.0**case.scale == pytest.approx(np.exp(64**-0.5))
-
-
-def test_what_is_not_seen_has_a_probability_of_zero_even_where_nothing_else_was_seen():
-    """The scale times the mask must be exact: fused with a subtraction, a rounding error of 2**76 would remain."""
-    case = OnGpu(kept=2**16, has_window=False, head_dim=40, dtype="bfloat16", interpret=True)
-    scaled = np.float32(triton.UNSEEN) * np.float32(case.scale)
-    assert float(scaled) == triton.UNSEEN * float(np.float32(case.scale))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+def test_blocks_are_powers_of_two_in_which_pairs_of_keys_stay_together(head_dim, dtype):
+    for tiling in triton.tilings(OnGpu(2**16, False, head_dim, dtype, False)):
+        assert all(size >= 16 and size & (size - 1) == 0 for size in (tiling.queries, tiling.keys))
 
 
 def test_the_assembler_reads_the_number_that_is_meant():
     assert triton._hex(1.0) == "3F800000"
-    assert triton._hex(0.18033688) == "3E38AA3B"
+    assert triton._hex(np.float32(0.18033688)) == "3E38AA3B"
