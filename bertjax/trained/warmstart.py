@@ -188,9 +188,8 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
     told += "".join(f"; {place} from its {head}" for place, head in taken.items())
     begun = [head for head in begun if head not in taken]
     if order is None:
-        begun += [
-            f"{head}, its labels being others" for head in ("classifier", "tagger") if head in _both(source, ours)
-        ]
+        both = [head for head in ("classifier", "tagger") if head in source.heads and head in ours.heads]
+        begun += [f"{head}, as the labels are others" for head in both]
     return unflatten_dict(new, sep="/"), told + (f"; new: {', '.join(begun)}" if begun else "")
 
 
@@ -220,21 +219,16 @@ def _transforms(
     taken: dict[str, str] = {}
     for head in begun:
         dense, norm = _TRANSFORMS.get(head, ("", ""))
-        place = dense
         if head == "mlm_head" or f"{norm}/scale" not in new:
             continue
-        for other in _TRANSFORMS:
+        for other, (old_dense, old_norm) in _TRANSFORMS.items():
             activation = theirs.activation if other == "mlm_head" else theirs.pooler_activation
-            if other not in source.heads or activation != ours.pooler_activation:
-                continue
-            from_dense, from_norm = _TRANSFORMS[other]
-            pairs = {path: path.replace(norm, from_norm, 1) for path in new if path.startswith(f"{norm}/")}
-            pairs |= {
-                f"{dense}/{leaf}": f"{from_dense}/{leaf}" for leaf in ("kernel", "bias") if f"{dense}/{leaf}" in new
-            }
-            if all(path in old and old[path].shape == new[mine].shape for mine, path in pairs.items()):
-                found |= {mine: old[path] for mine, path in pairs.items()}
-                taken[place] = other
+            mine = [path for path in new if path.startswith((f"{dense}/kernel", f"{dense}/bias", f"{norm}/"))]
+            froms = {path: path.replace(norm, old_norm).replace(dense, old_dense) for path in mine}
+            same = all(path in old and old[path].shape == new[one].shape for one, path in froms.items())
+            if other in source.heads and activation == ours.pooler_activation and same:
+                found |= {one: old[path] for one, path in froms.items()}
+                taken[dense] = other
                 break
     return found, taken
 
