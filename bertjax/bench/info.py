@@ -34,7 +34,7 @@ def info(config: Config) -> dict[str, Any]:
     counts = {part: _count(params.get(part, {})) for part in ("encoder", *HEADS)}
     total = sum(counts.values())
     size = np.dtype(np.float32).itemsize
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    optimizer = make_optimizer(config)
     kept = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)) if leaf.shape)
     flops = flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
     tokens = config.run.steps * config.data.batch_size * config.data.seq_len

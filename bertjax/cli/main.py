@@ -9,13 +9,13 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from bertjax import signals
 from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS
 from bertjax.cli.output import ReadEnough, show
 from bertjax.cli.overrides import recipes
 from bertjax.console import attach, say
 from bertjax.errors import ConfigError, OutOfMemory, StorageError, UserError, memory_ran_out, one_line, printable
-from bertjax.train import signals
 
 USAGE = """usage: bertjax COMMAND [--config=RECIPE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 

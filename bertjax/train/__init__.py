@@ -12,7 +12,6 @@ metrics      metrics.jsonl and TensorBoard
 curves       the learning curves as a picture
 checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change
-signals      signals that ask a run to stop
 guard        what is saved, restored or reported is finite
 
 Imports `config`, `parallel`, `model`, `storage`, `progress`. No host data: batches come from the task.

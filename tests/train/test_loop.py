@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import toy
 
-from bertjax.config.schema import RunConfig
+from bertjax.config.schema import Config, RunConfig
 from bertjax.train import loop
 from bertjax.train.state import TrainState
 from bertjax.train.task import Evaluation
@@ -52,12 +53,12 @@ class Stop:
 def run(*, start=0, stop_at=None, evaluations=(), **fields):
     noted = Noted()
     done = loop.run(
-        RunConfig(**fields),
+        Config(run=RunConfig(**fields)),
+        toy.task(evaluations=tuple(Evaluation(name, every, lambda params: {}) for name, every in evaluations)),
         TrainState(step=np.int32(start), params={}, opt_state=()),
         noted.step,
         iter(lambda: {}, None),
         lambda batch: batch,
-        tuple(Evaluation(name, every, lambda params: {}) for name, every in evaluations),
         noted,
         noted.save,
         Stop(noted, stop_at),

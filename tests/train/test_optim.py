@@ -7,8 +7,12 @@ import optax
 import pytest
 from oracle import adam_step, muon_step
 
-from bertjax.config.schema import OptimConfig
-from bertjax.train.optim import decay_mask, make_optimizer, make_schedule, stacked_axes
+from bertjax.config.schema import Config, ModelConfig, OptimConfig, RunConfig
+from bertjax.train.optim import decay_mask, make_optimizer, stacked_axes
+
+
+def optimizer_of(config, *, steps, model=None):
+    return make_optimizer(Config(model=model or ModelConfig(), optim=config, run=RunConfig(steps=steps)))
 
 
 def random_params(rng):
@@ -50,7 +54,7 @@ def test_twenty_steps_equal_numpy(fields):
     rng = np.random.default_rng(0)
     params = random_params(rng)
     config = OptimConfig(lr=0.05, warmup_steps=4, clip_norm=0.0, **fields)
-    optimizer = make_optimizer(config, steps=25)
+    optimizer = optimizer_of(config, steps=25)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
     flat, tree = jax.tree.flatten(params)
@@ -113,7 +117,7 @@ def test_muon_equals_numpy_in_loops():
     rng = np.random.default_rng(0)
     params = layered_params(rng)
     config = OptimConfig(name="muon", lr=0.05, warmup_steps=0, power=0.0, bias_correction=True, clip_norm=0.0)
-    optimizer = make_optimizer(config, steps=10)
+    optimizer = optimizer_of(config, steps=10)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
     flat, tree = jax.tree.flatten(params)
@@ -155,7 +159,7 @@ def test_masks_go_by_name_not_by_rank():
 
 def test_clip_acts_on_the_global_norm():
     config = OptimConfig(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, b1=0.0, b2=0.0, eps=1.0, power=0.0)
-    optimizer = make_optimizer(config, steps=10)
+    optimizer = optimizer_of(config, steps=10)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}  # norm 5
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
@@ -163,49 +167,12 @@ def test_clip_acts_on_the_global_norm():
     np.testing.assert_allclose(updates["b"], [0.0, -0.8 / 1.8], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {0: 0.0, 5: 0.5, 10: 0.9, 50: 0.5, 100: 0.0, 120: 0.0}),  # unshifted: jumps from 1 to 0.9 at step 10
-        ({"shift_decay": True}, {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
-        ({"power": 0.5}, {10: 0.9**0.5, 75: 0.5, 100: 0.0}),
-        ({"power": 0.0}, {5: 0.5, 10: 1.0, 100: 1.0}),
-        ({"warmup_steps": 0}, {0: 1.0, 50: 0.5}),
-    ],
-)
-def test_schedules(changes, expected):
-    schedule = make_schedule(OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **changes}), steps=100)
-    for step, lr in expected.items():
-        np.testing.assert_allclose(schedule(step), lr, rtol=1e-6, atol=1e-7, err_msg=f"step {step}")
-
-
-@pytest.mark.parametrize(
-    ("changes", "left"),
-    [
-        ({"schedule": "cosine"}, lambda s: 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
-        ({"schedule": "cosine", "final_lr": 0.1}, lambda s: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
-        ({"schedule": "wsd_linear", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - (s - 70) / 30),
-        ({"schedule": "wsd_sqrt", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - np.sqrt((s - 70) / 30)),
-        ({"schedule": "wsd_sqrt", "decay_steps": 30, "final_lr": 0.5},
-         lambda s: 1.0 if s < 70 else 0.5 + 0.5 * (1 - np.sqrt((s - 70) / 30))),
-        ({"schedule": "wsd_sqrt"}, lambda s: 1.0),
-        ({"schedule": "wsd_linear", "decay_steps": 90}, lambda s: 1 - (s - 10) / 90),
-        ({"final_lr": 0.2}, lambda s: 0.2 + 0.8 * (1 - s / 100)),
-    ],
-)  # fmt: skip
-def test_every_step_of_a_schedule_equals_numpy(changes, left):
-    schedule = jax.jit(make_schedule(OptimConfig(lr=3.0, warmup_steps=10, **changes), steps=100))
-    for step in range(101):
-        expected = 3.0 * (step / 10 if step < 10 else left(step))
-        np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")
-
-
 def test_the_average_equals_numpy_at_every_step_and_changes_no_update():
     """Of the parameters after each update, the last with the most weight; the initial ones count nothing."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(jnp.float32, random_params(rng))
     fields = {"lr": 0.1, "warmup_steps": 0, "freeze": ("encoder/embeddings",)}
-    plain, averaged = (make_optimizer(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
+    plain, averaged = (optimizer_of(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
     state, other = plain.init(params), averaged.init(params)
     updates, updates_too = jax.jit(plain.update), jax.jit(averaged.update)
     seen = []

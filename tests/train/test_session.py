@@ -13,6 +13,7 @@ from bertjax import storage
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError, StorageError, WorkerError
 from bertjax.train import checkpoint, metrics, session
+from bertjax.train.state import TrainState
 from bertjax.train.task import Evaluation
 
 
@@ -152,7 +153,7 @@ def test_what_is_there_already(half, tmp_path):
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
     writes.save(
         0,
-        {"params": {"slope": np.float32(1.0)}, "step": np.int32(0)},
+        TrainState(step=np.int32(0), params={"slope": np.float32(1.0)}, opt_state=()),
         identity={"tokenizer": "t"},
         rows=0,
         config=toy.CONFIG,

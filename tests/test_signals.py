@@ -1,4 +1,4 @@
-"""`bertjax.train.signals`: a run is asked once to stop, and what was there before is there again."""
+"""`bertjax.signals`: a run is asked once to stop, and what was there before is there again."""
 
 import os
 import queue
@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
+from bertjax import signals
 from bertjax.errors import PREEMPTED
-from bertjax.train import signals
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
