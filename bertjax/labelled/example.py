@@ -3,16 +3,14 @@
 Shape letter: n tokens of an example.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
 from bertjax.data.tokenizer import Special
 
-_NO_TOKENS = np.zeros(0, np.int32)
-_NO_OFFSETS = np.zeros((0, 2), np.int32)
-_NO_FLAGS = np.zeros(0, bool)
+_NO_TOKENS, _NO_OFFSETS, _NO_FLAGS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(0, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +26,16 @@ class Example:
     label: float = -1
     """classify: index in the labels. choice: of the right ending, at each of them. Both -1 where that is not known.
     regress: the number, or nan."""
-    labels: np.ndarray = _NO_TOKENS
+    labels: np.ndarray = field(default_factory=lambda: _NO_TOKENS)
     """tag: int32 [n], at the first piece of each word the index of its label, else -1."""
-    words: np.ndarray = _NO_TOKENS
+    words: np.ndarray = field(default_factory=lambda: _NO_TOKENS)
     """tag: int32 [n], at the first piece of each word its index in the record, else -1."""
     span: tuple[int, int] | None = None
     """span: the first and the last token of the answer; (0, 0), which is [CLS], where it is not in this example; None
     where no answers are known."""
-    offsets: np.ndarray = _NO_OFFSETS
+    offsets: np.ndarray = field(default_factory=lambda: _NO_OFFSETS)
     """span: int32 [n, 2], of each token of the context its first character and the one after its last, else -1."""
-    max_context: np.ndarray = _NO_FLAGS
+    max_context: np.ndarray = field(default_factory=lambda: _NO_FLAGS)
     """span: bool [n], whether a token of the context has more of it around than in the other examples of its record."""
 
 
