@@ -12,6 +12,7 @@ import numpy as np
 from bertjax.config.schema import ModelConfig, TaskConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError, NumericError
+from bertjax.labelled import answers
 from bertjax.labelled.encode import Example, encode
 from bertjax.labelled.entities import entities
 from bertjax.labelled.records import Record
@@ -76,6 +77,16 @@ class Tagged:
     words: list[str]
     tags: list[str]
     entities: list[Entity]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What stands in the context from character `start` to `end`; "", -1 and -1 where that does not answer the question."""
+
+    text: str
+    start: int
+    end: int
+    score: float  # its probability among the best candidates
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,31 @@ def tag(model: Model, texts: Iterable[str | Sequence[str]]) -> list[Tagged]:
         score = float(probs[number][first:behind].mean())
         tagged[number].entities.append(Entity(label, text[start:end], start, end, score))
     return tagged
+
+
+def answer(
+    model: Model, questions: Iterable[str], contexts: Iterable[str], null_threshold: float | None
+) -> list[Answered]:
+    """See `Loaded.answer`."""
+    asked, given = checked_texts("answer", questions), checked_texts("answer", contexts)
+    kind = _asked(model, "answer", ("span",))
+    same_count("answer", "questions", asked, "contexts", given)
+    may_lack = model.task.unanswerable == "yes" or null_threshold is not None
+    task = model.task if null_threshold is None else replace(model.task, null_threshold=null_threshold)
+    records = [_record("question", i, *both) for i, both in enumerate(zip(asked, given, strict=True))]
+    windows: list[list[answers.Window]] = [[] for _ in records]
+    for example, logits_N2 in _logits(model, kind, records):
+        context = given[example.record]
+        found = answers.window(context, logits_N2, example.offsets, example.max_context, task)
+        windows[example.record].append(found)
+    return [_answered(answers.answer(each, task, null=may_lack)) for each in windows]
+
+
+def _answered(found: answers.Answered) -> Answered:
+    scores = dict(zip((one.text for one in found.candidates), found.probabilities, strict=True))
+    if not found.text:
+        return Answered("", -1, -1, scores.get("", 0.0))
+    return Answered(found.text, found.start, found.start + len(found.text), scores[found.text])
 
 
 def _asked(model: Model, what: str, kinds: tuple[str, ...]) -> str:
