@@ -47,6 +47,7 @@ def tokenizer(config: Config, origin: "Origin", workdir: Path) -> int:
 def prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_options: list[str]) -> int:
     from bertjax import storage
     from bertjax.tasks import inputs
+    from bertjax.train import workdir as layout
     from bertjax.train.workdir import remember
 
     if config.data.holdout == 0.0:
@@ -61,7 +62,11 @@ def prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_o
             raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
         chosen = beam.runner(beam_options)
     remember(workdir, config, origin)
-    show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
+    storage.make(workdir)
+    if not config.data.tokenizer and not layout.tokenizer_path(workdir, config.data).exists():
+        with storage.locked(workdir):
+            inputs.make_tokenizer(config, workdir)
+    show(dumps(inputs.make_data(config, workdir, chosen)))
     return 0
 
 
@@ -102,6 +107,16 @@ def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
 
     remember(workdir, config, origin)
     return 0 if pretrain(config, workdir, origin) else PREEMPTED
+
+
+def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int:
+    from bertjax.tasks.finetune import finetune, table
+
+    result = finetune(config, workdir, origin)
+    if result is None:
+        return PREEMPTED
+    show(dumps(result) if json else table(result))
+    return 0
 
 
 def evaluate(config: Config, workdir: Path) -> int:

@@ -61,8 +61,8 @@ COMMANDS = {
     "prepare": Command(
         actions.prepare,
         "tokenise data.source into a data set of ArrayRecord shards",
-        "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary. The same command\n"
-        "goes on after a stop.",
+        "In data.prepare_workers processes, to data.prepared or WORKDIR/data; with a tokenizer as of\n"
+        "`bertjax tokenizer`, where there is none. Prints a JSON summary. The same command goes on after a stop.",
         Takes(
             "kept",
             flags=(
@@ -96,6 +96,15 @@ COMMANDS = {
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR,)),
+        goes_on=True,
+    ),
+    "finetune": Command(
+        actions.finetune,
+        "learn a task with labels: classes, numbers, tags, answers, choices",
+        "The recipes of configs/finetune name the task; run.init_from the trained model to begin with. With several\n"
+        "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
+        "predictions and pictures. The same command goes on after a stop.",
+        Takes("kept", flags=(_WORKDIR, _JSON)),
         goes_on=True,
     ),
     "evaluate": Command(

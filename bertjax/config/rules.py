@@ -309,7 +309,6 @@ def _task_relations(config: Any) -> list[tuple[bool, str]]:
     swept = ", ".join(f"sweep.{name}" for name, values in vars(config.sweep).items() if values)
     return [
         (kind != "" or not t.train, f"task.train = {t.train}: needs task.kind; name a recipe of configs/finetune"),
-        (kind == "" or any(t.train), "task.train = (): name the files with labels to learn from"),
         (kind != "" or not swept, f"{swept}: is for fine-tuning; set it to ()"),
         (bool(t.dev) or kind == "" or t.dev_share > 0.0, "task.dev_share = 0.0: nothing to measure on; name task.dev"),
         (kind != "choice" or len(t.endings) > 1, f"task.endings = {t.endings}: name the columns of two or more"),

@@ -19,9 +19,7 @@ _LONGEST = 100  # characters of a word; BERT takes a longer one for unknown
 _PENDING = 200_000  # different ones that are held before they are cut
 
 
-def train_wordpiece(
-    texts: Iterable[str], path: Path, *, vocab_size: int, lower_case: bool, exact: bool = True
-) -> int:
+def train_wordpiece(texts: Iterable[str], path: Path, *, vocab_size: int, lower_case: bool, exact: bool = True) -> int:
     """Train a vocabulary of `vocab_size` pieces and write it to `path`, whole or not at all; returns their number.
 
     First BERT's five special pieces, then the characters, then what is joined from them, the most frequent first. The
