@@ -38,7 +38,9 @@ def _weights(batch: Arrays) -> jax.Array:
 
 
 def _regress(outputs: Arrays, batch: Arrays) -> Arrays:
-    return {"loss": jnp.square(outputs["class_logits"][:, :, 0] - batch["labels"])}
+    # What has no label may be no number, and must not be one times zero.
+    labels_BK = jnp.where(batch["label_weights"] > 0.0, batch["labels"], 0.0)
+    return {"loss": jnp.square(outputs["class_logits"][:, :, 0] - labels_BK)}
 
 
 def _span(outputs: Arrays, batch: Arrays) -> Arrays:
