@@ -139,6 +139,19 @@ def fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
     return 0
 
 
+def predict(words: list[str], workdir: Path, format: str, json: bool) -> int:
+    from bertjax.cli import answers, requests
+    from bertjax.trained import inference
+    from bertjax.trained.predict import kind_of
+
+    model = inference.load(workdir)
+    kind = kind_of(model)
+    for chunk in requests.chunks(kind, words, format):
+        for request, found in zip(chunk, answers.of(model, kind, chunk), strict=True):
+            show(dumps(answers.values(found)) if json else answers.line(request, found))
+    return 0
+
+
 def score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
     from bertjax.tasks.minimal_pairs import plot, score, table
 

@@ -57,6 +57,11 @@ class TaskConfig:
     max_question: int = value(64, "span: tokens of a question, which is cut there", least=1)
     max_answer: int = value(30, "span: most tokens of an answer", least=1)
     best_answers: int = value(20, "span: starts and ends that are combined", least=1, below=1_000)
+    unanswerable: str = value(
+        "auto",
+        "span: whether a question may have no answer; auto = if one of train has none, which a run remembers",
+        choices=("auto", "yes", "no"),
+    )
     null_threshold: float = value(
         0.0, "span: no answer where its score is more than this above that of the best one", least=-1e6
     )
