@@ -196,7 +196,7 @@ def plot_confusion(path: Path, names: list[str], counts_CC: np.ndarray, *, title
     axis.grid(which="minor", color="0.85", linewidth=0.6)
     axis.tick_params(which="minor", length=0)
     axis.set(xlabel=f"predicted {what}", ylabel=f"true {what}", title=title)
-    figure.colorbar(image, ax=axis, shrink=min(0.8, 4.0 / (size * cell)), label="share of the row").outline.set_lw(0)
+    figure.colorbar(image, ax=axis, shrink=min(0.8, 4.0 / (size * cell)), label="share of the row")
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
