@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bertjax import storage
+from bertjax.errors import printable
 from bertjax.labelled.entities import OUTSIDE, entities, parse
 from bertjax.labelled.predicted import Predicted
 from bertjax.labelled.records import Record
@@ -186,7 +187,7 @@ def plot_confusion(path: Path, names: list[str], counts_CC: np.ndarray, *, title
             color="white" if share > 0.55 else "black",
         )
         text.set_in_layout(False)  # thousands of them would be measured for nothing
-    shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+    shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(printable, names)]
     slanted = {"rotation": 90} if size > 8 else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     rows = [f"{name}  ({total:,})" for name, total in zip(shown, totals_C, strict=True)]
     axis.set_xticks(range(size), shown, fontsize=9, parse_math=False, **slanted)
