@@ -89,6 +89,9 @@ def test_entities_of_other_words_are_not_these():
     records = [Record("s", ("a", "b", "c"), tags=("B-P", "I-P", "O"))]
     names, counts = outcome.confusion("tag", ("O", "B-P", "I-P"), records, [Predicted(("B-P", "O", "B-P"))])
     assert names == ["P", "none"] and counts.tolist() == [[0, 1], [2, 0]]
+    records = [Record("s", ("a", "b"), tags=("B-none", "O"))]  # a type of that name is another one
+    names, counts = outcome.confusion("tag", ("O", "B-none"), records, [Predicted(("B-none", "B-none"))])
+    assert names == ["none", "none"] and counts.tolist() == [[1, 0], [1, 0]]
 
 
 def answered(text, start, odds=None):
