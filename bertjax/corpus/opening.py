@@ -24,7 +24,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_LEAVE, _NAME = "leave it out of data.source", "is unpacked where its name ends in"
+_LEAVE, _NAME = "leave it out of {setting}", "is unpacked where its name ends in"
 _KINDS = (
     (0, b"\x89PNG", "a PNG picture", _LEAVE),
     (0, b"\xff\xd8\xff", "a JPEG picture", _LEAVE),
@@ -73,13 +73,16 @@ def recoded(path: str) -> bool:
         raise DataError(unreadable(path, error)) from None
 
 
-def check_text(path: str) -> None:
-    """Raise DataError for a file that is no text, or text whose encoding cannot be guessed: what it is, and the fix."""
+def check_text(path: str, *, setting: str = "data.source") -> None:
+    """Raise DataError for a file that is no text, or text whose encoding cannot be guessed: what it is, and the fix.
+
+    `setting` is the field that names it.
+    """
     with opened(path) as file:
         head = file.read(_HEAD)
     for offset, magic, kind, fix in _KINDS:
         if head.startswith(magic, offset):
-            raise DataError(f"{path}: is no text but {kind}; {fix}")
+            raise DataError(f"{path}: is no text but {kind}; {fix.format(setting=setting)}")
     if head.count(0) > _NUL * len(head):
         what = f"NUL is {head.count(0) / len(head):.0%} of its bytes, as in UTF-16 without a byte order mark"
         raise DataError(f"{path}: is no text, or in another encoding ({what}); convert it to UTF-8, or leave it out")
@@ -87,7 +90,7 @@ def check_text(path: str) -> None:
     beyond = sum(byte > 0x7F for byte in odd)
     if len(odd) > len(head) / 2 and beyond > _BEYOND_ASCII * len(odd):
         what = f"not UTF-8, and {beyond / len(odd):.0%} of its bytes are beyond ASCII"
-        fix = "convert it with `iconv -f ENCODING -t UTF-8`, or leave it out of data.source"
+        fix = f"convert it with `iconv -f ENCODING -t UTF-8`, or leave it out of {setting}"
         raise DataError(f"{path}: is no text, or in another encoding ({what}); {fix}")
 
 

@@ -177,8 +177,8 @@ def _decomposed(run: str, lower_case: bool) -> str:
 def _origins(text: str, lower_case: bool) -> list[int]:
     """Which character of `text` each of those of `normalise` is from."""
     found: list[int] = []
-    for word in re.finditer(r"\S+", text):
-        found += [word.start() - 1] * bool(found)  # the space
+    for number, word in enumerate(re.finditer(r"\S+", text)):
+        found += [word.start() - 1] * (number > 0)  # the space
         each = enumerate(word[0], word.start())
         plain = word[0].isascii()
         found += range(*word.span()) if plain else [at for at, c in each for _ in _decomposed(c, lower_case)]

@@ -127,12 +127,11 @@ def offsets(text: str, places_T2: np.ndarray) -> np.ndarray:
     place_C = np.arange(len(text) + 1)
     next_space_C = np.minimum.accumulate(np.where(space_C, place_C, len(text))[::-1])[::-1]
     next_letter_C = np.minimum.accumulate(np.where(space_C, len(text), place_C)[::-1])[::-1]
-    after_space_C = np.maximum.accumulate(np.where(space_C, place_C + 1, 0))
+    word_start_C = np.append(0, np.maximum.accumulate(np.where(space_C, place_C + 1, 0))[:-1])
+    letter_end_C = np.append(0, np.maximum.accumulate(np.where(space_C, 0, place_C + 1))[:-1])
     starts_T, ends_T = places_T2.T.astype(np.int64)
     starts_T = np.minimum(next_letter_C[starts_T], ends_T)
-    following_T = np.append(starts_T[1:], len(text))
-    ends_T = np.maximum(ends_T, np.minimum(next_space_C[ends_T], following_T))
-    before_T = np.insert(ends_T[:-1], 0, 0)
-    word_T = np.where(starts_T > 0, after_space_C[np.maximum(starts_T - 1, 0)], 0)
-    starts_T = np.minimum(starts_T, np.maximum(before_T, word_T))
+    ends_T = np.maximum(letter_end_C[ends_T], starts_T)
+    ends_T = np.maximum(ends_T, np.minimum(next_space_C[ends_T], np.append(starts_T[1:], len(text))))
+    starts_T = np.minimum(starts_T, np.maximum(word_start_C[starts_T], np.append(0, ends_T[:-1])))
     return np.stack((starts_T, ends_T), axis=1).astype(np.int32)
