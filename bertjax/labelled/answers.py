@@ -33,6 +33,8 @@ class Window:
     """Best first, no text twice, at most `task.best_answers`."""
     null: float
     """The score of no answer."""
+    likely: bool
+    """Whether they are of the best starts and ends; if not, they count only where no other window has such."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,29 @@ def window(
     may_start_N = inside_N & max_context_N
     start_N, end_N = logits_N2[:, 0].astype(np.float64), logits_N2[:, 1].astype(np.float64)
     first_C, last_C = _combined(start_N, end_N, may_start_N, inside_N, task)
-    if not len(first_C):
+    likely = len(first_C) > 0
+    if not likely:
         first_C = np.flatnonzero(may_start_N)
         last_C = _best_ends(end_N, inside_N, task.max_answer)[first_C]
     scores_C = start_N[first_C] + end_N[last_C]
     order_C = np.argsort(-scores_C, kind="stable")
-    candidates: dict[str, Candidate] = {}
-    for first, last, score in zip(first_C[order_C], last_C[order_C], scores_C[order_C].tolist(), strict=True):
-        start = int(offsets_N2[first, 0])
-        whole = context[start : offsets_N2[last, 1]]
+    found = _texts(context, offsets_N2[first_C[order_C], 0], offsets_N2[last_C[order_C], 1], scores_C[order_C], task)
+    return Window(tuple(found), float(start_N[0] + end_N[0]), likely)
+
+
+def _texts(
+    context: str, starts_C: np.ndarray, ends_C: np.ndarray, scores_C: np.ndarray, task: TaskConfig
+) -> Iterable[Candidate]:
+    """The best of the candidates whose texts differ, without white space around them."""
+    found: dict[str, Candidate] = {}
+    for start, end, score in zip(starts_C.tolist(), ends_C.tolist(), scores_C.tolist(), strict=True):
+        whole = context[start:end]
         text = whole.strip()
-        if text and text not in candidates:
-            candidates[text] = Candidate(text, start + len(whole) - len(whole.lstrip()), score)
-            if len(candidates) == task.best_answers:
+        if text and text not in found:
+            found[text] = Candidate(text, start + len(whole) - len(whole.lstrip()), score)
+            if len(found) == task.best_answers:
                 break
-    return Window(tuple(candidates.values()), float(start_N[0] + end_N[0]))
+    return found.values()
 
 
 def _combined(
@@ -123,7 +133,8 @@ def answer(windows: Iterable[Window], task: TaskConfig, *, null: bool) -> Answer
     There is none where its score, the least of all windows, is more than `task.null_threshold` above the best answer's.
     """
     windows = list(windows)
-    found = sorted((one for window in windows for one in window.candidates), key=lambda one: -one.score)
+    likely = [one for one in windows if one.likely] or windows
+    found = sorted((one for window in likely for one in window.candidates), key=lambda one: -one.score)
     none = NONE._replace(score=min(window.null for window in windows))
     if null:
         found.insert(sum(one.score >= none.score for one in found), none)
@@ -131,9 +142,8 @@ def answer(windows: Iterable[Window], task: TaskConfig, *, null: bool) -> Answer
     for one in found:
         candidates.setdefault(one.text, one)
     kept = list(candidates.values())[: task.best_answers]
-    if null and none not in kept:
-        kept.append(none)
-    top = next((one for one in kept if one.text), NONE)
+    top = next((one for one in found if one.text), NONE)
+    kept += [one for one in (top, none) if null and one.text in candidates and one not in kept]
     odds = none.score - top.score
     chosen = NONE if null and odds > task.null_threshold else top
     return Answered(

@@ -117,13 +117,16 @@ class Predictions:
         tags[words_N[first_N]], shares[words_N[first_N]] = probabilities.argmax(axis=1), probabilities.max(axis=1)
 
     def done(self) -> list[Predicted]:
-        """The predictions in the order of the records, each of which must have been in the batches.
+        """The predictions in the order of the records, each of which must have been in the batches if it has a word.
 
         A word that no token stands for is in no entity.
         """
         names = [*self._labels, OUTSIDE]  # the last one is what -1 stands for
         for record, (tags, shares) in self._tags.items():
             self._found[record] = Predicted(tuple(names[tag] for tag in tags.tolist()), tuple(shares.tolist()))
+        if self._task.kind == "tag":
+            wordless = [number for number, record in enumerate(self._records) if not record.texts]
+            self._found |= dict.fromkeys(wordless, Predicted(()))
         for record, windows in self._windows.items():
             said = answers.answer((windows[number] for number in sorted(windows)), self._task, null=self._null)
             scores = {one.text: share for one, share in zip(said.candidates, said.probabilities, strict=True)}
