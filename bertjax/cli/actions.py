@@ -119,10 +119,10 @@ def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int
     return 0
 
 
-def evaluate(config: Config, workdir: Path) -> int:
+def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
     from bertjax.tasks.evaluate import evaluate
 
-    show(dumps(evaluate(config, workdir)))
+    show(dumps(evaluate(config, workdir, data)))
     return 0
 
 

@@ -111,7 +111,9 @@ COMMANDS = {
         actions.evaluate,
         "held-out losses and accuracies of the newest checkpoint",
         "Of a fine-tuned model, its metrics on task.dev and task.test. Prints one JSON object.",
-        Takes(flags=(_WORKDIR, Flag("data", "FILE[,FILE ...]", "labelled examples to measure it on instead", several))),
+        Takes(
+            flags=(_WORKDIR, Flag("data", "FILE[,FILE ...]", "labelled examples to measure on instead", several, ()))
+        ),
     ),
     "fill-mask": Command(
         actions.fill_mask,

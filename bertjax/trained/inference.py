@@ -16,7 +16,7 @@ import numpy as np
 from bertjax.config.schema import ComputeConfig, ModelConfig, TaskConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
-from bertjax.labelled.encode import Example
+from bertjax.labelled.example import Example
 from bertjax.model.heads import HEADS
 from bertjax.model.network import apply
 from bertjax.trained import predict

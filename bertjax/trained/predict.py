@@ -1,7 +1,4 @@
-"""What a fine-tuned model says of texts: labels, numbers, tags of words, answers, the right one of several endings.
-
-Shape letters: C labels, L tokens of an example, K endings.
-"""
+"""What a fine-tuned model says of texts: labels, numbers, tags of words, answers, the right one of several endings."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +8,11 @@ import numpy as np
 
 from bertjax.config.schema import ModelConfig, TaskConfig
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import DataError, NumericError
-from bertjax.labelled import answers
-from bertjax.labelled.encode import Example, encode
+from bertjax.errors import DataError
+from bertjax.labelled.encode import encode
 from bertjax.labelled.entities import entities
+from bertjax.labelled.example import Example
+from bertjax.labelled.predicted import Predicted, Predictions
 from bertjax.labelled.records import Record
 from bertjax.trained.texts import checked_texts, same_count, words_of
 
@@ -25,7 +23,7 @@ HEADS = {
     "tag": ("tagger", "tag_logits"),
     "span": ("span_head", "span_logits"),
 }
-"""Kind of a task -> the head that it needs, and what of it is read."""
+"""Kind of a task -> the head that it needs, and the output of that."""
 _ASKED = {"classify": "classify", "regress": "classify", "choice": "choose", "tag": "tag", "span": "answer"}
 """Kind of a task -> the method that asks a model of that kind."""
 
@@ -33,15 +31,28 @@ _ASKED = {"classify": "classify", "regress": "classify", "choice": "choose", "ta
 class Model(Protocol):
     """What is asked here: `bertjax.trained.inference.Loaded`, without the rest of it."""
 
-    config: ModelConfig
-    task: TaskConfig
-    seq_len: int
-    tokenizer: Tokenizer | None
-    heads: frozenset[str]
+    @property
+    def config(self) -> ModelConfig:
+        """What it is."""
+
+    @property
+    def task(self) -> TaskConfig:
+        """Of its fine-tuning."""
+
+    @property
+    def seq_len(self) -> int:
+        """Most tokens of a row of that; 0 = the positions of the model."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where it came without one."""
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """Those that were trained."""
 
     def logits(self, output: str, examples: Sequence[Example]) -> list[np.ndarray]:
         """An output for each example, without its padding, float32."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Entity:
-    """Neighbouring words that the tags make one thing of; `text` is what stands from character `start` to `end`."""
+    """Words that the tags make one thing of; `text` is what stands from character `start` to `end`."""
 
     label: str
     text: str
@@ -81,7 +92,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Answered:
-    """What stands in the context from character `start` to `end`; "", -1 and -1 where that does not answer the question."""
+    """What stands in the context from character `start` to `end`; "", -1 and -1 where that is no answer."""
 
     text: str
     start: int
@@ -110,39 +121,35 @@ def kind_of(model: Model) -> str:
 
 def classify(model: Model, texts: Iterable[str], pairs: Iterable[str] | None) -> list[Classified] | list[Scored]:
     """See `Loaded.classify`."""
-    firsts = checked_texts("classify", texts)
     kind = _asked(model, "classify", ("classify", "regress"))
-    if pairs is None:
-        records = [_record("text", i, text) for i, text in enumerate(firsts)]
-    else:
+    firsts = checked_texts("classify", texts)
+    each: list[tuple[str, ...]] = [(text,) for text in firsts]
+    if pairs is not None:
         seconds = checked_texts("classify", pairs)
         same_count("classify", "texts", firsts, "pairs", seconds)
-        records = [_record("text", i, *both) for i, both in enumerate(zip(firsts, seconds, strict=True))]
+        each = list(zip(firsts, seconds, strict=True))
     _check_pairs(model, paired=pairs is not None)
-    logits = [logits_C for _, logits_C in _logits(model, kind, records)]
+    found: list[Any] = _predicted(model, kind, each)
     if kind == "regress":
-        return [Scored(float(logits_C[0])) for logits_C in logits]
-    names = model.config.labels
-    return [
-        Classified(names[int(probs_C.argmax())], dict(zip(names, probs_C.tolist(), strict=True)))
-        for probs_C in map(_softmax, logits)
-    ]
+        return [Scored(one.value) for one in found]
+    return [Classified(one.value, one.scores) for one in found]
 
 
 def choose(model: Model, texts: Iterable[str], endings: Iterable[Sequence[str]]) -> list[Chosen]:
     """See `Loaded.choose`."""
-    firsts, groups = checked_texts("choose", texts), _listed("choose", endings)
     kind = _asked(model, "choose", ("choice",))
+    firsts = checked_texts("choose", texts)
+    groups = [checked_texts("choose", group) for group in _listed("choose", endings)]
     same_count("choose", "texts", firsts, "lists of endings", groups)
-    for i, group in enumerate(groups):
-        if len(checked_texts("choose", group)) < 2:
-            raise DataError(f"choose: endings {i} are {len(group)}; give two or more")
-    records = [_record("text", i, text, *group) for i, (text, group) in enumerate(zip(firsts, groups, strict=True))]
-    scores: list[list[float]] = [[] for _ in records]
-    for example, logits_C in _logits(model, kind, records):
-        scores[example.record].append(float(logits_C[0]))  # the endings of a record follow each other
-    probs = [_softmax(np.array(each)) for each in scores]
-    return [Chosen(int(probs_K.argmax()), probs_K.tolist()) for probs_K in probs]
+    for number, group in enumerate(groups):
+        if len(group) < 2:
+            raise DataError(f"choose: text {number} has {len(group)} endings; give two or more")
+    chosen: dict[int, Chosen] = {}
+    for size in {len(group) for group in groups}:
+        same = [number for number, group in enumerate(groups) if len(group) == size]
+        found: list[Any] = _predicted(model, kind, [(firsts[number], *groups[number]) for number in same], size)
+        chosen |= {i: Chosen(int(one.value), list(one.scores.values())) for i, one in zip(same, found, strict=True)}
+    return [chosen[number] for number in range(len(groups))]
 
 
 def tag(model: Model, texts: Iterable[str | Sequence[str]]) -> list[Tagged]:
@@ -151,24 +158,14 @@ def tag(model: Model, texts: Iterable[str | Sequence[str]]) -> list[Tagged]:
     given = [text if isinstance(text, str) else checked_texts("tag", text) for text in _listed("tag", texts)]
     sentences = [words_of(text) for text in given]
     checked_texts("tag", [text for text, _, _ in sentences])
-    names = model.config.labels
-    outside = names.index("O") if "O" in names else 0
-    best = [np.full(len(words), outside) for _, words, _ in sentences]  # of a word of which no piece is left
-    probs = [np.ones(len(words)) for _, words, _ in sentences]
-    records = [_record("text", i, *words) for i, (_, words, _) in enumerate(sentences) if words]
-    kept = [i for i, (_, words, _) in enumerate(sentences) if words]
-    for example, logits_LC in _logits(model, kind, records):
-        word_k, first_k = np.unique(example.words, return_index=True)
-        word_k, first_k = word_k[word_k >= 0], first_k[word_k >= 0]
-        probs_kC = _softmax(logits_LC[first_k])
-        best[kept[example.record]][word_k] = probs_kC.argmax(axis=-1)
-        probs[kept[example.record]][word_k] = probs_kC.max(axis=-1)
-    tags = [[names[c] for c in best_W] for best_W in best]
-    tagged = [Tagged(words, its, []) for (_, words, _), its in zip(sentences, tags, strict=True)]
-    for number, first, behind, label in entities(tags):
+    found: list[Any] = _predicted(model, kind, [tuple(words) for _, words, _ in sentences if words])
+    filled = iter(found)
+    each: list[Any] = [next(filled) if words else Predicted((), ()) for _, words, _ in sentences]
+    tagged = [Tagged(words, list(one.value), []) for (_, words, _), one in zip(sentences, each, strict=True)]
+    for number, first, behind, label in entities([one.tags for one in tagged]):
         text, words, starts = sentences[number]
         start, end = starts[first], starts[behind - 1] + len(words[behind - 1])
-        score = float(probs[number][first:behind].mean())
+        score = float(np.mean(each[number].scores[first:behind]))
         tagged[number].entities.append(Entity(label, text[start:end], start, end, score))
     return tagged
 
@@ -177,35 +174,28 @@ def answer(
     model: Model, questions: Iterable[str], contexts: Iterable[str], null_threshold: float | None
 ) -> list[Answered]:
     """See `Loaded.answer`."""
-    asked, given = checked_texts("answer", questions), checked_texts("answer", contexts)
     kind = _asked(model, "answer", ("span",))
+    asked, given = checked_texts("answer", questions), checked_texts("answer", contexts)
     same_count("answer", "questions", asked, "contexts", given)
+    threshold = model.task.null_threshold if null_threshold is None else null_threshold
     may_lack = model.task.unanswerable == "yes" or null_threshold is not None
-    task = model.task if null_threshold is None else replace(model.task, null_threshold=null_threshold)
-    records = [_record("question", i, *both) for i, both in enumerate(zip(asked, given, strict=True))]
-    windows: list[list[answers.Window]] = [[] for _ in records]
-    for example, logits_N2 in _logits(model, kind, records):
-        context = given[example.record]
-        found = answers.window(context, logits_N2, example.offsets, example.max_context, task)
-        windows[example.record].append(found)
-    return [_answered(answers.answer(each, task, null=may_lack)) for each in windows]
-
-
-def _answered(found: answers.Answered) -> Answered:
-    scores = dict(zip((one.text for one in found.candidates), found.probabilities, strict=True))
-    if not found.text:
-        return Answered("", -1, -1, scores.get("", 0.0))
-    return Answered(found.text, found.start, found.start + len(found.text), scores[found.text])
+    pairs: list[tuple[str, ...]] = list(zip(asked, given, strict=True))
+    found: list[Any] = _predicted(model, kind, pairs, null_threshold=threshold, null=may_lack)
+    return [
+        Answered(text, start, start + len(text) if text else -1, scores.get(text, 0.0))
+        for text, start, scores in ((one.value, one.answered.start, one.scores) for one in found)
+    ]
 
 
 def _asked(model: Model, what: str, kinds: tuple[str, ...]) -> str:
     """The kind of the model. Raises DataError if it is not one of these, by which `what` asks."""
-    heads = {HEADS[kind][0] for kind in kinds}
-    if not heads & model.heads:
+    head = HEADS[kinds[0]][0]
+    if head not in model.heads:
         others = ", ".join(sorted(model.heads)) or "none"
-        raise DataError(
-            f"{what}: this model has no {heads.pop()}; its heads are {others}; fine-tune one with `bertjax finetune`"
-        )
+        fix = "fine-tune one with `bertjax finetune`"
+        raise DataError(f"{what}: this model has no {head}; its heads are {others}; {fix}")
+    if model.tokenizer is None:
+        raise DataError(f"{what}: this model came without a tokenizer that bertjax reads; call it on token ids")
     found = kind_of(model)
     if found not in kinds:
         raise DataError(f"{what}: this model does something else (task.kind = {found}); ask it by .{_ASKED[found]}")
@@ -216,15 +206,9 @@ def _check_pairs(model: Model, *, paired: bool) -> None:
     """Raise DataError if a model of a known task is asked about pairs and was trained on texts, or the reverse."""
     task = model.task
     if task.kind and paired and not task.pair:
-        raise DataError("classify: this model was trained on single texts (task.pair = ''); leave the pairs")
+        raise DataError("classify: this model was trained on single texts (task.pair = ''); give no second ones")
     if task.kind and task.pair and not paired:
-        raise DataError(
-            f"classify: this model was trained on pairs (task.pair = {task.pair!r}); give the second text of each"
-        )
-
-
-def _record(what: str, number: int, *texts: str) -> Record:
-    return Record(place=f"{what} {number}", texts=texts)
+        raise DataError(f"classify: this model was trained on pairs (task.pair = {task.pair!r}); give the second texts")
 
 
 def _listed(what: str, values: Any) -> list[Any]:
@@ -233,27 +217,33 @@ def _listed(what: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def _logits(model: Model, kind: str, records: list[Record]) -> list[tuple[Example, np.ndarray]]:
-    """Every example of the records with its logits. Raises NumericError for what is no number."""
-    if model.tokenizer is None:
-        raise DataError("this model came without a tokenizer that bertjax reads; call it on token ids")
-    config = model.config
+def _predicted(
+    model: Model, kind: str, each: list[tuple[str, ...]], endings: int = 1, *, null: bool = False, **task: Any
+) -> list[Predicted]:
+    """What a model says of texts, each given as in a record of this kind, all with so many `endings`; as if `task` were
+    fields of its own. Raises NumericError for what is no number.
+    """
+    assert model.tokenizer is not None  # `_asked` saw to it
+    config, settings = model.config, replace(model.task, kind=kind, **task)
+    length = model.seq_len or config.max_positions
+    if kind == "choice" and settings.endings:  # an ending has the same room as in training, however many there are
+        length = length // len(settings.endings)
+    if kind == "span":  # with room for some of the context, in a model that knows no better
+        settings = replace(settings, max_question=min(settings.max_question, length // 2))
+    records = [Record(place=f"text {number}", texts=texts) for number, texts in enumerate(each)]
     examples = encode(
         records,
-        replace(model.task, kind=kind),
+        settings,
         config.labels,
         model.tokenizer,
-        seq_len=model.seq_len or config.max_positions,
+        seq_len=length * endings,
         token_types=config.token_types > 1,
+        quiet=True,
     )
-    logits = model.logits(HEADS[kind][1], examples)
-    for example, logits_x in zip(examples, logits, strict=True):
-        if not np.isfinite(logits_x).all():
-            text = records[example.record].texts[0]
-            raise NumericError(f"{text!r:.60}: this model gives no numbers; its weights are too large, use another")
-    return list(zip(examples, logits, strict=True))
-
-
-def _softmax(logits_xC: np.ndarray) -> np.ndarray:
-    exps_xC = np.exp(logits_xC.astype(np.float64) - logits_xC.max(axis=-1, keepdims=True))
-    return exps_xC / exps_xC.sum(axis=-1, keepdims=True)
+    output = HEADS[kind][1]
+    logits = model.logits(output, examples)
+    taken = Predictions(settings, config.labels, records, examples[::endings], null=null)
+    for number, first in enumerate(range(0, len(examples), endings)):
+        row = np.stack(logits[first : first + endings]) if output == "class_logits" else logits[first]
+        taken.add({"numbers": np.array([[number]]), "pair_positions": np.zeros((1, 1), int)}, {output: row[None]})
+    return taken.done()

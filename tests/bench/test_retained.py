@@ -49,7 +49,8 @@ def test_a_run_that_is_not_done_is_told(tmp_path, capsys):
     fields = {"kind": "classify", "train": ("x.tsv",)}
     workdir.save_config(tmp_path, override(tiny(), task=fields, model={"heads": ("pooler", "classifier")}))
     assert results_of(tmp_path) == {}
-    assert capsys.readouterr().err == f"{tmp_path}: has no result.json yet, which `bertjax finetune` writes at its end\n"
+    told = f"{tmp_path}: has no result.json yet, which `bertjax finetune` writes at its end\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
