@@ -19,6 +19,7 @@ FLOORS = [
     {"labelled"},
     {"trained"},
     {"tasks"},
+    {"finetuning"},
     {"bench"},
     {"cli"},
 ]

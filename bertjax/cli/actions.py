@@ -110,7 +110,7 @@ def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
 
 
 def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int:
-    from bertjax.tasks.finetune import finetune, table
+    from bertjax.finetuning.finetune import finetune, table
 
     result = finetune(config, workdir, origin)
     if result is None:
@@ -120,9 +120,12 @@ def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int
 
 
 def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
+    from bertjax.finetuning.evaluation import evaluate_parts
     from bertjax.tasks.evaluate import evaluate
 
-    show(dumps(evaluate(config, workdir, data)))
+    if data and not config.task.kind:
+        raise ConfigError(f"--data={','.join(data)}: {workdir} knows no task with labels; fine-tune it first")
+    show(dumps(evaluate_parts(config, workdir, data) if config.task.kind else evaluate(config, workdir)))
     return 0
 
 

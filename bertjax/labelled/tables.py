@@ -163,7 +163,9 @@ def _names(path: str, task: TaskConfig, first: list[str], labelled: bool) -> tup
 def _place(path: str, task: TaskConfig, setting: str, column: str, names: Sequence[str]) -> int:
     """Which cell of a row is that of a column."""
     if names.count(column) > 1:
-        raise ConfigError(f"{setting} = {column!r}: {path} has several columns of this name; set it to a number, from 1")
+        raise ConfigError(
+            f"{setting} = {column!r}: {path} has several columns of this name; set it to a number, from 1"
+        )
     if column in names:
         return names.index(column)
     if column.isdecimal() and int(column) > 0:

@@ -82,9 +82,7 @@ def parts_of_contexts(
             max_context_n[at:-1] = fullest_T[start:end] == part
             within = span and span[0] >= start and span[1] < end
             shifted = (span[0] - start + at, span[1] - start + at) if span and within else span and (0, 0)
-            yield Example(
-                tokens, token_types, number, span=shifted, offsets=offsets_n2, max_context=max_context_n
-            )
+            yield Example(tokens, token_types, number, span=shifted, offsets=offsets_n2, max_context=max_context_n)
 
 
 def _starts(total: int, size: int, stride: int) -> list[int]:

@@ -3,7 +3,7 @@
 Shape letters: B rows, P prediction slots, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,9 @@ from bertjax.data import context_free, masking
 from bertjax.data.dataset import Prepared
 from bertjax.data.loader import eval_batches
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.errors import ConfigError
 from bertjax.model import network
 from bertjax.parallel import sharding
 from bertjax.tasks.inputs import open_data
-from bertjax.tasks.labelled_evaluation import evaluate_parts
 from bertjax.tasks.terms import TERMS, held_out_terms, shows
 from bertjax.train import checkpoint, guard, metrics
 from bertjax.train.objective import Terms
@@ -32,15 +30,8 @@ Evaluate = Callable[[Any], dict[str, float]]
 """Parameters -> numbers."""
 
 
-def evaluate(config: Config, directory: Path, data: Sequence[str] = ()) -> dict[str, Any]:
-    """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`; of a
-    fine-tuned run, what `labelled_evaluation.evaluate_parts` gives, also for `data`, files of labelled examples.
-    """
-    if config.task.kind:
-        return evaluate_parts(config, directory, data)
-    if data:
-        fix = "fine-tune it first, or name what it is with --config.task.kind"
-        raise ConfigError(f"--data={','.join(data)}: the model in {directory} knows no task with labels; {fix}")
+def evaluate(config: Config, directory: Path) -> dict[str, Any]:
+    """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     tokenizer, prepared = open_data(config, directory)

@@ -12,8 +12,8 @@ from bertjax.errors import DataError
 from bertjax.labelled.encode import encode
 from bertjax.labelled.entities import entities
 from bertjax.labelled.example import Example
-from bertjax.labelled.predicted import Predicted, Predictions
 from bertjax.labelled.records import Record
+from bertjax.trained.predicted import Predicted, Predictions
 from bertjax.trained.texts import checked_texts, same_count, words_of
 
 HEADS = {

@@ -47,7 +47,7 @@ def test_an_unknown_label_is_named_with_the_nearest():
         check(labelled("x"), tuple(map(str, range(99))), "the model")
 
 
-NAMES = "O B-X I-X B-X B-Y I-Y I-Y O B-X".split()  # as IOB2
+NAMES = ["O", "B-X", "I-X", "B-X", "B-Y", "I-Y", "I-Y", "O", "B-X"]  # as IOB2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Long sentences and contexts become several examples, of which nothing is lost; places in a text are right."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,25 @@ from bertjax.labelled.records import Answer, Record
 from bertjax.labelled.windows import offsets
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-ODD = [*"ab ,7", " ", "\u00a0", "\t", "é", "e\u0301", "ﬁ", "中", "国", "İ", "ß", "½", "…", "🤗", "\u0301", "2020,", "1,000,"]
+ODD = [
+    *"ab ,7",
+    " ",
+    "\u00a0",
+    "\t",
+    "é",
+    "e\u0301",
+    "ﬁ",
+    "中",
+    "国",
+    "İ",
+    "ß",
+    "½",
+    "…",
+    "🤗",
+    "\u0301",
+    "2020,",
+    "1,000,",
+]
 ODD += ["¨", "Å", "ك", "ﷺ", "가", "\u200b", "\u3000", "Σ", "ς", "Dž", "\ufeff", "x\u0323\u0307"]
 
 
@@ -116,7 +133,12 @@ def test_places_are_those_of_the_text(every_tokenizer, parts, data):
         assert ids_n.tolist() == same_n.tolist() and lengths.tolist() == same.tolist()
         found = offsets(text, places_n2[: lengths[0]])
         starts, ends = found.T
-        assert (starts <= ends).all() and (np.diff(starts) >= 0).all() and (ends <= len(text)).all() and (starts >= 0).all()
+        assert (
+            (starts <= ends).all()
+            and (np.diff(starts) >= 0).all()
+            and (ends <= len(text)).all()
+            and (starts >= 0).all()
+        )
         stretches = [text[a:b] for a, b in found]
         assert all(stretch == stretch.strip() for stretch in stretches), name
         # What stands alone and is dropped as a whole, as a zero-width space, is at no token.

@@ -316,7 +316,10 @@ def test_a_question_that_a_model_cannot_answer_is_one_line(words):
     tagger, span = model_of(words, "tagger", TAGS), model_of(words, "span_head")
     bare = replace(tagger, heads=frozenset({"mlm_head", "pooler"}))
     for ask, named in (
-        (lambda: classes.tag(["a"]), "tag: this model has no tagger; its heads are classifier, pooler; fine-tune one with"),
+        (
+            lambda: classes.tag(["a"]),
+            "tag: this model has no tagger; its heads are classifier, pooler; fine-tune one with",
+        ),
         (lambda: classes.answer(["a"], ["b"]), "answer: this model has no span_head"),
         (lambda: classes.choose(["a"], [["b", "c"]]), "choose: .*task.kind = classify.; ask it by .classify"),
         (lambda: regress.choose(["a"], [["b", "c"]]), "choose: .*task.kind = regress.; ask it by .classify"),

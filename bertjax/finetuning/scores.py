@@ -19,8 +19,8 @@ import numpy as np
 from bertjax.config.task_fields import TaskConfig
 from bertjax.errors import ConfigError, NumericError
 from bertjax.labelled.entities import entities
-from bertjax.labelled.predicted import Predicted
 from bertjax.labelled.records import Record
+from bertjax.trained.predicted import Predicted
 
 CHOSEN = {"classify": "accuracy", "regress": "pearson", "tag": "f1", "span": "f1", "choice": "accuracy"}
 """Kind of a task -> the metric by which runs are chosen, where the config does not say it."""

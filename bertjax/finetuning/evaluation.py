@@ -15,23 +15,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config.schema import Config, DataConfig, TaskConfig
-from bertjax.data import trial
 from bertjax.data.tokenizer import Tokenizer
+from bertjax.finetuning import scores
+from bertjax.finetuning.inputs import DEV, TEST, encoded, part, tokenizer_of
+from bertjax.finetuning.terms import TERMS
 from bertjax.labelled.batches import eval_batches
 from bertjax.labelled.example import Example
-from bertjax.labelled.predicted import Predicted, Predictions
 from bertjax.labelled.reading import read
 from bertjax.labelled.records import Record
 from bertjax.model import network
 from bertjax.parallel import sharding
-from bertjax.tasks import scores
-from bertjax.tasks.label_terms import TERMS
-from bertjax.tasks.labelled_data import encoded, part
-from bertjax.train import checkpoint, objective, workdir
+from bertjax.train import checkpoint, objective
 from bertjax.train.objective import Arrays
 from bertjax.train.step import Forward, JittedStep
 from bertjax.trained.load import check_restored
 from bertjax.trained.predict import HEADS
+from bertjax.trained.predicted import Predicted, Predictions
 
 Evaluate = Callable[[Any], tuple[dict[str, float], list[Predicted]]]
 """Parameters on the mesh -> the metrics, and a prediction for each record."""
@@ -110,10 +109,9 @@ def evaluate_parts(config: Config, directory: Path, data: Sequence[str] = ()) ->
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(model, config.data.batch_size // config.optim.accumulate, mesh)
     restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(model, mesh))
-    path = workdir.tokenizer_path(directory, config.data)
-    tokenizer = trial.load(path, lower_case=config.data.lower_case, known=restored.identity["tokenizer"])
+    tokenizer = tokenizer_of(config, directory, known=restored.identity["tokenizer"])
     check_restored(config, directory, restored, tokenizer)
-    named = {"data": read(task, tuple(data))} if data else {name: part(task, name) for name in ("dev", "test")}
+    named = {"data": read(task, tuple(data))} if data else {name: part(task, name) for name in (DEV, TEST)}
     found: dict[str, Any] = {}
     for name, records in named.items():
         if records:

@@ -1,4 +1,4 @@
-"""`bertjax.tasks.outcome`: files of predictions that others can read, and a picture of what is taken for what."""
+"""`bertjax.finetuning.outcome`: files of predictions that others can read, and a picture of what is taken for what."""
 
 import json
 
@@ -6,10 +6,10 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from bertjax.labelled.answers import NONE, Answered, Candidate
-from bertjax.labelled.predicted import Predicted
+from bertjax.finetuning import outcome
 from bertjax.labelled.records import Answer, Record
-from bertjax.tasks import outcome
+from bertjax.trained.answers import NONE, Answered, Candidate
+from bertjax.trained.predicted import Predicted
 
 
 @pytest.fixture

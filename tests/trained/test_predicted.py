@@ -1,4 +1,4 @@
-"""`bertjax.labelled.predicted`: from the outputs on batches to a prediction for each record."""
+"""`bertjax.trained.predicted`: from the outputs on batches to a prediction for each record."""
 
 from types import SimpleNamespace
 
@@ -7,8 +7,8 @@ import pytest
 
 from bertjax.config.task_fields import TaskConfig
 from bertjax.errors import NumericError
-from bertjax.labelled.predicted import Predictions, softmax
 from bertjax.labelled.records import Record
+from bertjax.trained.predicted import Predictions, softmax
 
 LABELS = ("O", "B-A", "I-A")
 

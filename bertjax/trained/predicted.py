@@ -11,10 +11,10 @@ import numpy as np
 
 from bertjax.config.task_fields import TaskConfig
 from bertjax.errors import NumericError
-from bertjax.labelled import answers
-from bertjax.labelled.answers import Answered, Window
 from bertjax.labelled.entities import OUTSIDE
 from bertjax.labelled.records import Record
+from bertjax.trained import answers
+from bertjax.trained.answers import Answered, Window
 
 
 class Example(Protocol):

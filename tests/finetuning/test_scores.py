@@ -1,4 +1,4 @@
-"""`bertjax.tasks.scores`: the standard metrics to 1e-6, and a number wherever one is not defined."""
+"""`bertjax.finetuning.scores`: the standard metrics to 1e-6, and a number wherever one is not defined."""
 
 import math
 import random
@@ -14,10 +14,10 @@ from scipy import stats
 
 from bertjax.config.task_fields import TaskConfig
 from bertjax.errors import ConfigError, NumericError
-from bertjax.labelled.answers import NONE, Answered, Candidate
-from bertjax.labelled.predicted import Predicted
+from bertjax.finetuning import scores
 from bertjax.labelled.records import Answer, Record
-from bertjax.tasks import scores
+from bertjax.trained.answers import NONE, Answered, Candidate
+from bertjax.trained.predicted import Predicted
 
 
 def close(values):

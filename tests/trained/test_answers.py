@@ -1,4 +1,4 @@
-"""`bertjax.labelled.answers`: the published code finds the same answers, and so does a plain second implementation."""
+"""`bertjax.trained.answers`: the published code finds the same answers, and so does a plain second implementation."""
 
 import math
 import random
@@ -10,8 +10,8 @@ import official
 import pytest
 
 from bertjax.config.task_fields import TaskConfig
-from bertjax.labelled import answers
-from bertjax.labelled.answers import Candidate
+from bertjax.trained import answers
+from bertjax.trained.answers import Candidate
 
 TASK = TaskConfig(
     kind="span", best_answers=official.BEST, max_answer=official.LONGEST, null_threshold=official.THRESHOLD

@@ -24,10 +24,10 @@ import numpy as np
 
 from bertjax import storage
 from bertjax.errors import printable
+from bertjax.finetuning import scores
 from bertjax.labelled.entities import OUTSIDE, entities, parse
-from bertjax.labelled.predicted import Predicted
 from bertjax.labelled.records import Record
-from bertjax.tasks import scores
+from bertjax.trained.predicted import Predicted
 
 NO_ENTITY = "none"
 OTHERS = "others"
