@@ -70,13 +70,15 @@ class TaskConfig:
         "the model of a run: its weights at the best evaluation on dev, or at the last",
         choices=("best", "last"),
     )
-    patience: int = value(0, "ends a run after so many evaluations without a better one; 0 = never", least=0)
+    patience: int = value(
+        0, "ends a run after so many evaluations without a better one; 0 = never", least=0, may_change=True
+    )
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Runs over all combinations of these; () = the one value of the run."""
 
-    lr: tuple[float, ...] = value((), "values of optim.lr", least=0)
-    epochs: tuple[float, ...] = value((), "values of task.epochs", least=1e-3)
-    seeds: tuple[int, ...] = value((), "values of run.seed", least=0, below=2**32)
+    lr: tuple[float, ...] = value((), "values of optim.lr", least=0, may_change=True)
+    epochs: tuple[float, ...] = value((), "values of task.epochs", least=1e-3, may_change=True)
+    seeds: tuple[int, ...] = value((), "values of run.seed", least=0, below=2**32, may_change=True)

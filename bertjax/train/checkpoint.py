@@ -140,6 +140,14 @@ def steps(directory: Path) -> list[int]:
     return [step for step in _present(directory) if (directory / str(step) / MANIFEST).is_file()]
 
 
+def drop(directory: Path) -> None:
+    """Delete the steps below `directory` and that itself, but for what no save wrote."""
+    for step in steps(directory):
+        _remove(directory / str(step))
+    with contextlib.suppress(OSError):  # there is none, or something is in it
+        directory.rmdir()
+
+
 def write_manifest(path: Path, step: int) -> None:
     """Record that what is below `path` is of `step`, with size and CRC-32 of every file."""
     files = {name: storage.checksum(path / name) for name in _files(path)}

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax import signals, storage
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
 from bertjax.errors import DataError, WorkerError
 from bertjax.model.cost import peak_tflops
@@ -52,7 +52,7 @@ class Engine:
 
     def __init__(self, config: Config, task: Task, mesh: Mesh) -> None:
         optimizer_at, select = partial(make_optimizer, config), config.task.select if task.selects else ""
-        self._mesh = mesh
+        self._mesh, self._compiled = mesh, _compiled(config)
         self._birth = Birth(task.init, optimizer_at(), mesh, select=select)
         self.shapes = self._birth.shapes
         """Shapes and places of the state."""
@@ -62,13 +62,22 @@ class Engine:
         """The update at the point of `config`."""
 
     def step_of(self, config: Config, task: Task) -> JittedStep:
-        """The update of another such run."""
+        """The update of another such run. Raises ValueError for one that is of another shape."""
+        if _compiled(config) != self._compiled:
+            raise ValueError("runs that share an engine differ in more than their points")
         point = jax.device_put(point_of(config), sharding.replicated(self._mesh))  # once, and not in every step
         return self.step.given(task.forward, point)
 
     def fresh(self, seed: int) -> TrainState:
         """The state that a run begins with."""
         return self._birth(seed)
+
+
+def _compiled(config: Config) -> Config:
+    """What of a config is in the programs of a run: without the numbers of its point, and what is left to its task."""
+    optim = replace(config.optim, lr=0.0, warmup_steps=0, decay_steps=0)
+    task = TaskConfig(select=config.task.select)
+    return replace(config, optim=optim, run=RunConfig(), task=task, sweep=SweepConfig())
 
 
 def train(
@@ -160,17 +169,22 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
     if not checkpoint.steps(directory / "checkpoints"):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
-    if restored.identity != task.identity:
-        other = [name for name, digest in task.identity.items() if restored.identity.get(name, "") != digest]
-        raise DataError(
-            f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
-            " start in another --workdir"
-        )
+    check_identity(directory, restored.identity, task.identity)
     workdir.check_same_run(directory, restored.config, config)  # `going_on` may have asked a step that is damaged
     say(f"{directory}: goes on from step {restored.step}")
     if told := _other_end(restored.config, config):
         say(told)
     return restored.state, restored.rows
+
+
+def check_identity(directory: Path, saved: checkpoint.Identity, identity: checkpoint.Identity) -> None:
+    """Raise DataError if what the run in `directory` was trained with is not what it is given now."""
+    if saved != identity:
+        other = [name for name, digest in identity.items() if saved.get(name, "") != digest]
+        raise DataError(
+            f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
+            " start in another --workdir"
+        )
 
 
 def _other_end(saved: dict[str, Any], config: Config) -> str:
