@@ -2,7 +2,8 @@
 
 task         what a run is for, as a value
 objective    terms of a loss, and how their items are summed
-optim        optimizers and schedules as optax chains
+optim        optimizers as optax chains
+schedule     the rate by step; the numbers in which runs of one compiled step differ
 state        everything that training changes, and its birth
 step         the jitted update and evaluation
 loop         the training loop, on one page

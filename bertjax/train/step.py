@@ -24,15 +24,12 @@ Forward = Callable[..., Arrays]
 """(params, batch, key) -> outputs. A pytree (`jax.tree_util.Partial`), so that arrays it carries are arguments of the
 step and no constants in its program."""
 
+OptimizerAt = Callable[[Point], Optimizer]
+"""The optimizer at a point whose numbers are traced."""
+
 
 def make_train_step(
-    forward: Forward,
-    terms: Terms,
-    optimizer_at: Callable[[Point], Optimizer],
-    mesh: Mesh,
-    point: Point,
-    *,
-    accumulate: int = 1,
+    forward: Forward, terms: Terms, optimizer_at: OptimizerAt, mesh: Mesh, point: Point, *, accumulate: int = 1
 ) -> "JittedStep":
     """The jitted update `(state, batch) -> (state, values)`; the state is donated, so use only the one returned.
 
@@ -40,9 +37,7 @@ def make_train_step(
     term by kind. At another forward function or point it is `step.given(forward, point)`.
     """
 
-    def train_step(
-        state: TrainState, forward: Forward, point: Point, batch: Arrays
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def train_step(state: TrainState, forward: Forward, point: Point, batch: Arrays) -> tuple[TrainState, Any]:
         optimizer = optimizer_at(point)
         key = jax.random.fold_in(jax.random.key(point.seed), state.step)
         totals = objective.total_weights(terms, batch)

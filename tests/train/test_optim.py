@@ -8,6 +8,7 @@ import pytest
 from oracle import adam_step, muon_step
 
 from bertjax.config.schema import Config, ModelConfig, OptimConfig, RunConfig
+from bertjax.model import network
 from bertjax.train.optim import decay_mask, make_optimizer, stacked_axes
 
 
@@ -33,6 +34,23 @@ def random_params(rng):
     }
 
 
+def above(model, path, index):
+    """How many layers are above one of the parts of a leaf, by going through the layers that use it."""
+    if "embeddings" in path:
+        return model.num_layers
+    if "groups" not in path and "first" not in path:
+        return 0
+    users = []
+    for layer in range(model.num_layers):
+        group, place = divmod(layer - model.apart, model.repeats)
+        if layer < model.apart:
+            uses = "first" in path
+        else:
+            uses = "groups" in path and index[0] == group and ("layers" not in path or index[1] == place)
+        users += [layer] * uses
+    return model.num_layers - 1 - max(users)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -43,6 +61,8 @@ def random_params(rng):
         {"name": "lamb", "bias_correction": True},
         {"name": "stableadamw", "bias_correction": True},
         {"name": "stableadamw", "bias_correction": True, "decay_by_lr": False},
+        {"name": "lamb", "layer_decay": 0.7},
+        {"name": "adamw", "decay_by_lr": False, "layer_decay": 0.7},
     ],
     ids=str,
 )
@@ -54,7 +74,8 @@ def test_twenty_steps_equal_numpy(fields):
     rng = np.random.default_rng(0)
     params = random_params(rng)
     config = OptimConfig(lr=0.05, warmup_steps=4, clip_norm=0.0, **fields)
-    optimizer = optimizer_of(config, steps=25)
+    model = ModelConfig(num_layers=6, share="attention", num_groups=3)  # of which these could be the parameters
+    optimizer = optimizer_of(config, steps=25, model=model)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
     flat, tree = jax.tree.flatten(params)
@@ -74,13 +95,47 @@ def test_twenty_steps_equal_numpy(fields):
             decay = 0.01 * adapted / (1.0 if config.decay_by_lr else 0.05)
             for index in np.ndindex(flat[i].shape[:depth]):
                 m, v = moments[i]
+                rate = lr * config.layer_decay ** above(model, path, index)
                 flat[i][index], m[index], v[index] = adam_step(
                     flat[i][index], grads[i][index], m[index], v[index], step + 1,
-                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
+                    lr=rate, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
                     trust=adapted and config.name == "lamb", stable=config.name == "stableadamw",
                 )  # fmt: skip
     for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"share": "all"},
+        {"share": "all", "num_groups": 2},
+        {"share": "attention", "num_groups": 3},
+        {"share": "ffn", "num_groups": 2},
+        {"norm_place": "pre", "first_norm": False, "num_layers": 7},
+    ],
+    ids=str,
+)
+def test_the_rate_of_each_layer_of_real_parameters(fields):
+    """Whatever layers share, half of it for each layer above."""
+    sizes = {"hidden_size": 8, "embedding_size": 4, "num_heads": 2, "ffn_size": 8, "vocab_size": 12, "num_layers": 6}
+    model = ModelConfig(**sizes | {"max_positions": 8} | fields)
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), network.abstract_params(model))
+    updates = []
+    for layer_decay in (1.0, 0.5):
+        config = OptimConfig(lr=1.0, warmup_steps=0, weight_decay=0.0, power=0.0, layer_decay=layer_decay)
+        optimizer = optimizer_of(config, steps=10, model=model)
+        updates.append(jax.jit(lambda p, o=optimizer: o.update(p, o.init(p), p)[0])(params))
+    seen = set()
+    leaves = zip(jax.tree_util.tree_leaves_with_path(updates[0]), jax.tree.leaves(updates[1]), strict=True)
+    for (path, whole), decayed in leaves:
+        path = jax.tree_util.keystr(path)
+        for index in np.ndindex(whole.shape[: ("groups" in path) + ("layers" in path)]):
+            seen.add(halvings := above(model, path, index))
+            np.testing.assert_array_equal(decayed[index], whole[index] * 0.5**halvings, err_msg=f"{path} {index}")
+    assert {0, model.num_layers} <= seen
+    assert len(seen) == {"all": 1 + model.num_groups}.get(model.share, model.num_layers + 1)
 
 
 def layered_params(rng):

@@ -47,3 +47,28 @@ def test_every_step_of_a_schedule_equals_numpy(changes, left):
     for step in range(101):
         expected = 3.0 * (step / 10 if step < 10 else left(step))
         np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")
+
+
+@pytest.mark.parametrize("name", ["power", "cosine", "wsd_linear", "wsd_sqrt"])
+def test_rate_and_length_are_data_of_one_program(name):
+    """Runs of other rates, lengths, warm-ups and cool-downs get their own rates from it."""
+    fields = {"schedule": name, "final_lr": 0.1} | ({"shift_decay": True} if name == "power" else {})
+    program = jax.jit(lambda point, step: make_schedule(OptimConfig(**fields), point)(step))
+    for lr, steps, warmup, decay in [(1e-3, 100, 10, 30), (3e-5, 40, 0, 40), (2.0, 7, 7, 0), (0.5, 2**24, 3, 1000)]:
+        decay = decay if name.startswith("wsd") else 0
+        config = OptimConfig(lr=lr, warmup_steps=warmup, decay_steps=decay, **fields)
+        point = point_of(Config(optim=config, run=RunConfig(steps=steps)))
+        alone = make_schedule(config, point)
+        for step in sorted({0, 1, warmup, steps // 2, steps - 1, steps}):
+            np.testing.assert_allclose(program(point, step), alone(step), rtol=3e-7, err_msg=f"{point}, step {step}")
+            assert alone(step) > 0.0 or step == 0 < warmup
+    assert program._cache_size() == 1
+
+
+def test_a_point_holds_all_that_its_fields_may():
+    """A seed of 32 bits, and as many steps as a run can have."""
+    point = point_of(Config(optim=OptimConfig(lr=0.1), run=RunConfig(seed=2**32 - 1, steps=2**31 - 1)))
+    assert (int(point.seed), int(point.steps)) == (2**32 - 1, 2**31 - 1)
+    assert all(np.ndim(x) == 0 and x.dtype in (np.uint32, np.float32, np.int32) for x in point)
+    keys = [jax.random.key_data(jax.random.key(seed)) for seed in (point.seed, 2**32 - 1)]
+    np.testing.assert_array_equal(*keys)
