@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertjax.config.schema import DataConfig
+from bertjax.config.schema import Config, DataConfig
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ def labelled(kind: str, data: DataConfig, *, rows: int | None = None, length: in
         "label_weights": Field(items, np.float32, "1 for an item with a label, else 0"),
         "numbers": Field((B, 1 if kind == "choice" else K), np.int32, "which example it is, from 0; -1 where unused"),
     }
+
+
+def fields(config: Config, *, rows: int | None = None) -> dict[str, Field]:
+    """The fields of a batch of this run, whatever it learns."""
+    kind, data = config.task.kind, config.data
+    return labelled(kind, data, rows=rows) if kind else spec(data, rows=rows)
 
 
 def synthetic(data: DataConfig, *, vocab_size: int, token_types: int, seed: int) -> dict[str, np.ndarray]:

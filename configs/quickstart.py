@@ -11,28 +11,14 @@ Command    launch/quickstart.sh
 """
 
 from bertjax.config.recipe import default
+from bertjax.config.structure import modern
 
 
 def get_config():
     """The recipe; it takes no argument."""
     config = default()
-    config.model.update(
-        vocab_size=4_000,
-        num_layers=2,
-        hidden_size=128,
-        embedding_size=128,
-        num_heads=2,
-        ffn_size=352,
-        max_positions=64,
-        positions="rotary",
-        rotary_base=1_000.0,
-        ffn="gated",
-        activation="silu",
-        biases="heads",
-        share="all",
-        dropout=0.0,
-        attention_dropout=0.0,
-    )
+    modern(config, num_layers=2, hidden_size=128)
+    config.model.update(vocab_size=4_000, max_positions=64, share="all")
     config.data.update(holdout=0.05, batch_size=32, seq_len=64, max_predictions=10, examples="sop")
     config.optim.update(lr=3e-3, warmup_steps=200, weight_decay=0.01, bias_correction=True, b2=0.98)
     config.run.update(steps=1_500, log_every=25, eval_every=250, eval_rows=1_024, save_every=250)

@@ -11,6 +11,7 @@ document, and up to 6 of them share a row.
 """
 
 from bertjax.config.recipe import default
+from bertjax.config.structure import modern
 
 VOCABULARY = {"smiles": 64, "protein": 31, "dna": 4**6 + 5 + 5, "ids": 1_005}
 
@@ -20,22 +21,13 @@ def get_config(alphabet="dna"):
     if alphabet not in VOCABULARY:
         raise ValueError(f"{alphabet!r} is not one of {', '.join(VOCABULARY)}")
     config = default()
+    modern(config, num_layers=4, hidden_size=256)
     config.model.update(
         vocab_size=VOCABULARY[alphabet],
-        num_layers=4,
-        hidden_size=256,
-        embedding_size=256,
-        num_heads=4,
-        ffn_size=704,
         max_positions=256,
-        positions="rotary",
-        ffn="gated",
-        activation="silu",
-        biases="heads",
+        rotary_base=10_000.0,
         token_types=1,
         heads=("mlm_head",),
-        dropout=0.0,
-        attention_dropout=0.0,
     )
     form = {"format": "ids"} if alphabet == "ids" else {"format": "lines", "alphabet": alphabet}
     config.data.update(case="cased", examples="doc_sentences", packing=6, holdout=0.05, **form)

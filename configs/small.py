@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from bertjax.config.recipe import default, unchecked
+from bertjax.config.structure import modern
 
 SIZES = ((4, 128), (6, 192), (6, 256), (8, 384), (12, 512))
 """Layers and their width. Heads are 64 wide, the feed-forward part 8/3 of the width."""
@@ -33,18 +34,8 @@ def get_config(time="25m"):
     """The recipe for so much time, before a text is known."""
     _seconds(time)
     config = default()
-    config.model.update(
-        positions="rotary",
-        rotary_base=1_000.0,
-        ffn="gated",
-        activation="silu",
-        biases="heads",
-        token_types=1,
-        heads=("mlm_head",),
-        dropout=0.0,
-        attention_dropout=0.0,
-        **_layers(*SIZES[0]),
-    )
+    modern(config, num_layers=SIZES[0][0], hidden_size=SIZES[0][1])
+    config.model.update(token_types=1, heads=("mlm_head",))
     config.objective.pair = 0.0
     config.data.update(examples="doc_sentences", batch_size=64, seq_len=64)
     config.optim.update(name="muon", bias_correction=True, b2=0.98, schedule="wsd_sqrt")

@@ -47,3 +47,18 @@ def test_synthetic_rows_keep_the_contract(packing, token_types):
 def test_synthetic_rows_follow_the_seed():
     one, same, other = (synthetic(tiny(), seed=seed)["tokens"] for seed in (1, 1, 2))
     assert (one == same).all() and (one != other).any()
+
+
+@pytest.mark.parametrize("kind", ["", "classify", "regress", "tag", "span", "choice"])
+def test_a_batch_has_the_fields_of_what_its_run_learns(kind):
+    task = {"kind": kind, "train": ("x",)} if kind else {}
+    task |= {"endings": ("a", "b", "c")} if kind == "choice" else {}
+    config = tiny(task=task, data={"seq_len": 80, "packing": 3}, model={"max_positions": 80})
+    fields = batch.fields(config, rows=2)
+    assert {"tokens", "segments", "positions", "token_types", "pair_positions"} <= fields.keys()
+    assert ("mlm_labels" in fields) == (kind == "")
+    if kind:
+        items = {"tag": (2, 80), "choice": (2, 1)}.get(kind, (2, 3))
+        assert fields["label_weights"].shape == items
+        assert fields["labels"].shape == ((*items, 2) if kind == "span" else items)
+        assert fields["labels"].dtype == (np.float32 if kind == "regress" else np.int32)

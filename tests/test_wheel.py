@@ -42,7 +42,8 @@ def test_it_holds_what_it_must(wheel):
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     files = {path.relative_to(ROOT): path for path in (ROOT / "bertjax").rglob("*.*") if path.suffix != ".pyc"}
-    files |= {Path("bertjax/configs", path.name): path for path in (ROOT / "configs").glob("*.py")}
+    recipes = ROOT / "configs"
+    files |= {"bertjax/configs" / path.relative_to(recipes): path for path in recipes.rglob("*.py")}
     assert {str(name): path.read_bytes() for name, path in files.items()} == found
 
 

@@ -1,7 +1,8 @@
 """`bertjax COMMAND`: from the command line to one call of the package, and from an error to a line and an exit code.
 
 main       which command, the help, exit codes
-commands   the table of commands: what each runs, its help, the flags it takes
+commands   the table of commands: help, and what each takes
+actions    what each of them does
 listing    what `bertjax config` shows
 output     results on standard output, texts from standard input
 arguments  the command line -> the values of those flags, and every mistake in it

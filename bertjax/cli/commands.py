@@ -1,25 +1,12 @@
-"""The commands of `bertjax`: what each runs, its help, and what it takes. A new one is a function and an entry here.
-
-A function gets what its entry in `COMMANDS` takes, by name: `config`, the values of its flags, and `words`. Heavy
-imports happen inside the functions, so that --help is quick.
+"""The commands of `bertjax`: what each runs, its help, and what it takes. A new one is a function in
+`bertjax.cli.actions` and an entry here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bertjax.cli import listing
+from bertjax.cli import actions
 from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, several, whole
-from bertjax.cli.output import dumps, lines, show
-from bertjax.cli.overrides import Resolved
-from bertjax.config.schema import Config
-from bertjax.console import say
-from bertjax.errors import PREEMPTED, ConfigError, DataError
-from bertjax.storage import user_path
-
-if TYPE_CHECKING:
-    from bertjax.train.workdir import Origin
 
 
 @dataclass(frozen=True)
@@ -34,179 +21,6 @@ class Command:
     """Whether it goes on where it was stopped: asked to stop, it then ends with PREEMPTED."""
 
 
-def _info(config: Config, probe: bool, json: bool) -> int:
-    from bertjax.bench.info import here, info, table
-
-    values = info(config) | (here(config) if probe else {})
-    show(dumps(values) if json else table(values))
-    return 0
-
-
-def _config(resolved: Resolved, words: list[str], json: bool) -> int:
-    fields = listing.fields(resolved, words)
-    show(dumps(fields) if json else listing.table(fields))
-    return 0
-
-
-def _tokenizer(config: Config, origin: "Origin", workdir: Path) -> int:
-    from bertjax import storage
-    from bertjax.tasks import inputs
-    from bertjax.train.workdir import remember
-
-    remember(workdir, config, origin)
-    with storage.locked(storage.make(workdir)):
-        inputs.make_tokenizer(config, workdir)
-    return 0
-
-
-def _prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_options: list[str]) -> int:
-    from bertjax import storage
-    from bertjax.tasks import inputs
-    from bertjax.train.workdir import remember
-
-    if config.data.holdout == 0.0:
-        fix = "pretrain and evaluate need held-out documents; set it to 0.01, or to less"
-        raise ConfigError(f"data.holdout = 0.0: {fix}")
-    chosen = None
-    if runner == "beam":
-        from bertjax.corpus import beam
-
-        if "builtin" in config.data.source:
-            fix = "prepare it without --runner=beam"
-            raise ConfigError(f"data.source = {config.data.source}: builtin is other text in each environment; {fix}")
-        chosen = beam.runner(beam_options)
-    remember(workdir, config, origin)
-    show(dumps(inputs.make_data(config, storage.make(workdir), chosen)))
-    return 0
-
-
-def _data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
-    from bertjax.bench.report import report
-    from bertjax.bench.report_page import page, text
-    from bertjax.tasks import inputs
-
-    with inputs.opened(config, workdir) as (tokenizer, prepared):
-        values = report(config, prepared, tokenizer)
-    if html:
-        html.write_text(page(values), encoding="utf-8")
-        say(f"{html}: the report with plots")
-    show(dumps(values) if json else text(values))
-    return 0
-
-
-def _data_verify(config: Config, workdir: Path | None, json: bool) -> int:
-    from bertjax.data import dataset
-    from bertjax.train import workdir as layout
-
-    if workdir is None and not config.data.prepared:
-        raise ConfigError("--workdir: is missing; give it, or name the data set with --config.data.prepared=DIR")
-    path = layout.prepared_path(workdir or Path(), config.data)
-    checked = dict(dataset.verify(path))
-    damaged = {name: problem for name, problem in checked.items() if problem}
-    if json:
-        show(dumps({"directory": str(path), "checked": len(checked), "damaged": damaged}))
-    if damaged:
-        raise DataError("\n".join(str(dataset.damaged(path / name, problem)) for name, problem in damaged.items()))
-    say(f"{path}: {len(checked)} files are whole")
-    return 0
-
-
-def _pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
-    from bertjax.tasks.pretrain import pretrain
-    from bertjax.train.workdir import remember
-
-    remember(workdir, config, origin)
-    return 0 if pretrain(config, workdir, origin) else PREEMPTED
-
-
-def _evaluate(config: Config, workdir: Path) -> int:
-    from bertjax.tasks.evaluate import evaluate
-
-    show(dumps(evaluate(config, workdir)))
-    return 0
-
-
-def _fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
-    from bertjax.trained.fill_mask import fill_mask
-
-    for filled in fill_mask(workdir, words or lines(), top=top):
-        if json:
-            show(dumps({"text": filled.text, "choices": filled.choices}))
-            continue
-        show(filled.text)
-        for choices in filled.choices:
-            show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
-    return 0
-
-
-def _score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
-    from bertjax.tasks.minimal_pairs import plot, score, table
-
-    result = score(user_path(words[0]), pairs, by=by, limit=limit)
-    show(dumps(result) if json else table(result))
-    if out:
-        plot(result, out)
-        say(f"{out}: the same as a picture")
-    return 0
-
-
-def _import(words: list[str], workdir: Path) -> int:
-    from bertjax.trained.exchange import import_directory
-
-    made = import_directory(user_path(words[0]), workdir)
-    say(f"{workdir}: {made.model.num_layers} layers of {made.model.hidden_size}, as step 0")
-    return 0
-
-
-def _export(config: Config, workdir: Path, out: Path) -> int:
-    from bertjax.trained.exchange import export_directory
-
-    step = export_directory(config, workdir, out)
-    say(f"{out}: step {step} of {workdir}")
-    return 0
-
-
-def _compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int:
-    from bertjax.bench.compare import compare, plot, table
-
-    result = compare([user_path(word) for word in words], repeats=repeats)
-    show(dumps(result) if json else table(result))
-    if out:
-        plot(result, out)
-        say(f"{out}: the same as a picture")
-    return 0
-
-
-def _bench(config: Config, peer: str, repeats: int, json: bool) -> int:
-    from bertjax.bench.step import bench, table
-
-    result = bench(config, peer=peer, repeats=repeats)
-    show(dumps(result) if json else table(result))
-    return 0
-
-
-def _bench_data(config: Config, workdir: Path | None, seconds: float, json: bool) -> int:
-    from bertjax.bench.pipeline import bench
-    from bertjax.tasks import inputs
-
-    with inputs.opened(config, workdir) as (tokenizer, prepared):
-        result = bench(config.data, prepared, tokenizer, seed=config.run.seed, seconds=seconds)
-    if json:
-        show(dumps(result))
-        return 0
-    show(f"{result['real_tokens_per_second_per_core']:,.0f} real tokens a second on one core")
-    show(f"{result['rows']:,} rows, packing density {result['packing_density']:.4f}, bound by {result['bound_by']}")
-    return 0
-
-
-def _bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
-    from bertjax.bench.encode import bench
-
-    result = bench(user_path(words[0]), lines(), peer=peer, repeats=repeats)
-    show(dumps(result, indent=None if json else 2))
-    return 0
-
-
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
 _JSON = Flag("json", "", "print one JSON object instead of a table")
 _PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [hf] extra", one_of("torch"), "")
@@ -219,7 +33,7 @@ _MODEL = "a work directory or a Hugging Face directory"
 
 COMMANDS = {
     "info": Command(
-        _info,
+        actions.info,
         "what a run costs: parameters, FLOPs, memory, hours",
         "From shapes alone, in seconds at any size, with the hours of other devices; --probe: of this machine too.",
         Takes(
@@ -230,14 +44,14 @@ COMMANDS = {
         ),
     ),
     "config": Command(
-        _config,
+        actions.config,
         "the fields: meaning, limits, and values with where each is from",
         "A value is the default, or from the recipe, the command line or an earlier one, which the run remembers.\n"
         "Without --config and --workdir, the defaults.",
         Takes("shown", flags=(_JSON,), words=Words("SECTION[.FIELD] ...", "what to list; all, if nothing is named")),
     ),
     "tokenizer": Command(
-        _tokenizer,
+        actions.tokenizer,
         "train a tokenizer on data.source",
         "SentencePiece as ALBERT's or WordPiece as BERT's (data.tokenizer_kind), with model.vocab_size pieces, in\n"
         "data.tokenizer or WORKDIR/tokenizer. For SMILES, proteins and DNA (data.alphabet) and ids (data.format=ids)\n"
@@ -245,10 +59,10 @@ COMMANDS = {
         Takes("kept", flags=(_WORKDIR,)),
     ),
     "prepare": Command(
-        _prepare,
+        actions.prepare,
         "tokenise data.source into a data set of ArrayRecord shards",
-        "In data.prepare_workers processes, to data.prepared or WORKDIR/data. Prints a JSON summary. The same command\n"
-        "goes on after a stop.",
+        "In data.prepare_workers processes, to data.prepared or WORKDIR/data; with a tokenizer as of\n"
+        "`bertjax tokenizer`, where there is none. Prints a JSON summary. The same command goes on after a stop.",
         Takes(
             "kept",
             flags=(
@@ -265,33 +79,42 @@ COMMANDS = {
         ),
     ),
     "data report": Command(
-        _data_report,
+        actions.data_report,
         "what a data set holds and what the model will see, before a long run",
         "Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n"
         + _MADE,
         Takes(flags=(_DATA, _JSON, Flag("html", "FILE", "write a page with plots as well", new_file()))),
     ),
     "data verify": Command(
-        _data_verify,
+        actions.data_verify,
         "read and check every file of a prepared data set",
         "Of data.prepared or WORKDIR/data. Names each file that is damaged and ends with exit code 3.",
         Takes(flags=(_DATA, _JSON)),
     ),
     "pretrain": Command(
-        _pretrain,
+        actions.pretrain,
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR,)),
         goes_on=True,
     ),
+    "finetune": Command(
+        actions.finetune,
+        "learn a task with labels: classes, numbers, tags, answers, choices",
+        "The recipes of configs/finetune name the task; run.init_from the trained model to begin with. With several\n"
+        "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
+        "predictions and pictures. The same command goes on after a stop.",
+        Takes("kept", flags=(_WORKDIR, _JSON)),
+        goes_on=True,
+    ),
     "evaluate": Command(
-        _evaluate,
+        actions.evaluate,
         "held-out losses and accuracies of the newest checkpoint",
         "Prints one JSON object.",
         Takes(flags=(_WORKDIR,)),
     ),
     "fill-mask": Command(
-        _fill_mask,
+        actions.fill_mask,
         "the likeliest pieces for each [MASK] of a text",
         "For example: bertjax fill-mask --workdir=DIR 'The capital of [MASK] is Paris.'",
         Takes(
@@ -305,7 +128,7 @@ COMMANDS = {
         ),
     ),
     "score": Command(
-        _score,
+        actions.score,
         "minimal pairs: how often a model finds the good sentence likelier",
         "BLiMP (.jsonl), Zorro (.txt), own pairs (.tsv), or builtin: accuracy by paradigm, by field, and their mean.",
         Takes(
@@ -327,7 +150,7 @@ COMMANDS = {
         ),
     ),
     "import": Command(
-        _import,
+        actions.import_model,
         "make a work directory from a Hugging Face directory",
         "BERT, ALBERT, DistilBERT or RoBERTa, from safetensors; the model is step 0 of the new work directory.",
         Takes(
@@ -337,7 +160,7 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        _export,
+        actions.export_model,
         "write the newest checkpoint as a Hugging Face directory",
         "Weights, config, tokenizer and model card, for `from_pretrained` of transformers.",
         Takes(
@@ -348,7 +171,7 @@ COMMANDS = {
         ),
     ),
     "compare": Command(
-        _compare,
+        actions.compare,
         "models side by side: size, work, speed here, held-out loss",
         "The first model is what the others are held against, and the first work directory with a data set gives the\n"
         "held-out text. The forward pass is what is timed.",
@@ -368,19 +191,19 @@ COMMANDS = {
         ),
     ),
     "bench": Command(
-        _bench,
+        actions.bench,
         "time a training step on synthetic batches",
         "By itself, or in turn with the BERT of Hugging Face's transformers on the same work.",
         Takes(flags=(_PEER, _REPEATS, _JSON)),
     ),
     "bench data": Command(
-        _bench_data,
+        actions.bench_data,
         "time the input pipeline on one core",
         "Real tokens a second, packing density and what binds.\n" + _MADE,
         Takes(flags=(_DATA, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
     ),
     "bench encode": Command(
-        _bench_encode,
+        actions.bench_encode,
         "time a trained model on texts and on full rows",
         "The texts come from standard input, one a line. Prints JSON: the medians of the runs.",
         Takes(

@@ -124,11 +124,11 @@ def _overridden(values: dict[str, Any], kept: dict[str, Any], overrides: Overrid
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of each recipe that comes with bertjax."""
+    """Name, as bert or finetune/glue, -> file of each recipe that comes with bertjax."""
     package = Path(bertjax.__file__).parent
     # In a checkout, configs/ lies beside the package; a wheel has it inside.
     found = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    return {path.stem: path for path in sorted(found.glob("*.py"))}
+    return {path.relative_to(found).with_suffix("").as_posix(): path for path in sorted(found.rglob("*.py"))}
 
 
 def kinds() -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _relation_errors(config: Any) -> list[str]:
         + _optim_relations(o, r.steps)
         + _run_relations(r)
     )
-    rules += _teacher_relations(config.objective, config.teacher)
+    rules += _teacher_relations(config.objective, config.teacher) + _task_relations(config)
     return [message for holds, message in rules if not holds]
 
 
@@ -301,4 +301,28 @@ def _teacher_relations(objective: Any, teacher: Any) -> list[tuple[bool, str]]:
             hidden or (teacher.layers == () and teacher.projection == 0),
             "teacher.layers, teacher.projection: need objective.cosine or objective.hidden_mse; leave them",
         ),
+    ]
+
+
+def _task_relations(config: Any) -> list[tuple[bool, str]]:
+    t, d, kind = config.task, config.data, config.task.kind
+    swept = ", ".join(f"sweep.{name}" for name, values in vars(config.sweep).items() if values)
+    return [
+        (kind != "" or not t.train, f"task.train = {t.train}: needs task.kind; name a recipe of configs/finetune"),
+        (kind != "" or not swept, f"{swept}: is for fine-tuning; set it to ()"),
+        (bool(t.dev) or kind == "" or t.dev_share > 0.0, "task.dev_share = 0.0: nothing to measure on; name task.dev"),
+        (kind != "choice" or len(t.endings) > 1, f"task.endings = {t.endings}: name the columns of two or more"),
+        (
+            kind != "choice" or d.packing == len(t.endings),
+            f"data.packing = {d.packing}: a row holds all endings; set it to {len(t.endings)}",
+        ),
+        (kind == "choice" or not t.endings, f"task.endings = {t.endings}: needs task.kind = choice"),
+        (not t.pair or kind in ("classify", "regress"), f"task.pair = {t.pair!r}: {kind} has no pairs; set it to ''"),
+        (kind != "regress" or not t.labels, f"task.labels = {t.labels}: a number has none; set it to ()"),
+        (len(set(t.labels)) == len(t.labels), f"task.labels = {t.labels}: names a label twice"),
+        (
+            kind != "span" or t.max_question + 8 <= d.seq_len,
+            f"task.max_question = {t.max_question}: leaves no room for the text in data.seq_len = {d.seq_len}",
+        ),
+        (kind == "" or not d.mix, f"data.mix = {d.mix}: is for pretraining; set it to ()"),
     ]

@@ -9,6 +9,7 @@ from bertjax.config.limits import value
 class TaskConfig:
     """The labelled examples of fine-tuning: where they are, how they are read, and what is made of them."""
 
+    name: str = value("", "how tables call it; '' = its kind", may_change=True)
     kind: str = value(
         "",
         "classify (a label for a text or a pair), regress (a number), tag (a label for each word), span (an answer in a"
@@ -40,6 +41,7 @@ class TaskConfig:
         "table: whether a cell in double quotes is one cell; auto = yes for .csv, no for .tsv, as GLUE's files",
         choices=("auto", "yes", "no"),
     )
+    columns: tuple[str, ...] = value((), "table: names of the columns of files without a header, from the first on")
     text: str = value("text", "column of the text, by its name or its number from 1; conll: of the words")
     pair: str = value("", "column of the second text of a pair; '' = none")
     label: str = value("label", "column of the label or number; conll: of the tags; choice: of the right one")

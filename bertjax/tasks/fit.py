@@ -67,7 +67,7 @@ def told(config: Config, task: Task, mesh: Mesh) -> Iterator[None]:
 
 def shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Those of a batch of so many rows, of the greatest length."""
-    return {name: jax.ShapeDtypeStruct(f.shape, f.dtype) for name, f in batch.spec(config.data, rows=rows).items()}
+    return {name: jax.ShapeDtypeStruct(f.shape, f.dtype) for name, f in batch.fields(config, rows=rows).items()}
 
 
 def training_bytes(compiled: Any, task: Task, state: Any, mesh: Mesh) -> int | None:

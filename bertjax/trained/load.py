@@ -11,6 +11,7 @@ from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, Tokenizer, check_vocabulary
 from bertjax.errors import CheckpointError, DataError
 from bertjax.huggingface.directory import absent, read
+from bertjax.huggingface.tokenizers import find_tokenizer
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
 
@@ -39,6 +40,15 @@ def load(path: str | Path) -> Trained:
     if os.path.lexists(path / "config.json"):
         return _of_hugging_face(path)
     raise CheckpointError(f"{path}: neither a work directory with checkpoints nor a Hugging Face directory; name one")
+
+
+def tokenizer_file(path: str | Path) -> Path | None:
+    """The file of the tokenizer of a model that `load` takes; None where a Hugging Face directory has none to read."""
+    path = storage.user_path(path)
+    if (path / "checkpoints").is_dir():
+        return workdir.tokenizer_path(path, workdir.load_config(path).data)
+    found, _ = find_tokenizer(path)
+    return found if found and found.suffix in SUFFIXES else None
 
 
 def word_tokenizer(path: str | Path, heads: frozenset[str], tokenizer: Tokenizer | None) -> Tokenizer:

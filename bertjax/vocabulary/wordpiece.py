@@ -19,12 +19,13 @@ _LONGEST = 100  # characters of a word; BERT takes a longer one for unknown
 _PENDING = 200_000  # different ones that are held before they are cut
 
 
-def train_wordpiece(texts: Iterable[str], path: Path, *, vocab_size: int, lower_case: bool) -> None:
-    """Train a vocabulary of `vocab_size` pieces and write it to `path`, whole or not at all.
+def train_wordpiece(texts: Iterable[str], path: Path, *, vocab_size: int, lower_case: bool, exact: bool = True) -> int:
+    """Train a vocabulary of `vocab_size` pieces and write it to `path`, whole or not at all; returns their number.
 
     First BERT's five special pieces, then the characters, then what is joined from them, the most frequent first. The
     same texts in any order give the same bytes. 9 MB take 5 seconds; memory grows with the number of different
-    words. Raises DataError for a corpus too small for `vocab_size`, StorageError where `path` cannot be written.
+    words. A corpus that is too small for `vocab_size` gives what it has unless `exact`. Raises DataError for it if so,
+    and for one without text or of too many characters, StorageError where `path` cannot be written.
     """
     words = _words(texts, lower_case)
     alphabet = _alphabet(words)
@@ -49,7 +50,7 @@ def train_wordpiece(texts: Iterable[str], path: Path, *, vocab_size: int, lower_
         (" ".join([word] * count) for word, count in words.items() if known >= set(word)), trainer
     )
     ids = model.get_vocab()
-    if len(ids) < vocab_size:
+    if exact and len(ids) < vocab_size:
         fix = f"use at most {len(ids)}, or more text"
         raise DataError(f"model.vocab_size = {vocab_size}: the corpus is too small for so many pieces; {fix}")
     try:
@@ -57,6 +58,7 @@ def train_wordpiece(texts: Iterable[str], path: Path, *, vocab_size: int, lower_
         storage.write(path, "".join(f"{piece}\n" for piece in sorted(ids, key=ids.__getitem__)))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); check the disk and permissions") from None
+    return len(ids)
 
 
 def _words(texts: Iterable[str], lower_case: bool) -> Counter[str]:

@@ -112,8 +112,8 @@ def test_sharing_modes(share, embedding_size):
 
 
 def test_every_recipe_states_what_it_is():
-    for path in (ROOT / "configs").glob("*.py"):
-        module, config = load(path.stem)
+    for path in (ROOT / "configs").rglob("*.py"):
+        module, config = load(path.relative_to(ROOT / "configs").with_suffix("").as_posix())
         for word in ("Expect", "Hardware", "Command"):
             assert word in module.__doc__, path
 

@@ -201,6 +201,22 @@ def test_data_commands(tmp_path, corpus_file, capsys):
     assert shard.name in line
 
 
+def test_prepare_makes_the_tokenizer_that_is_missing(tmp_path, corpus_file, capsys):
+    """The same as `bertjax tokenizer` makes; one that is there, or is named, is left as it is."""
+    own = ["--config=quickstart", f"--config.data.source={corpus_file}", "--config.data.prepare_workers=1"]
+    own += ["--config.model.vocab_size=300", "--config.data.holdout=0.2"]
+    first, second, third = (f"--workdir={tmp_path / name}" for name in "abc")
+    assert run("prepare", first, *own) == 0
+    assert run("tokenizer", second, *own) == 0
+    made, alike = (tmp_path / name / "tokenizer" / "spiece.model" for name in "ab")
+    assert made.read_bytes() == alike.read_bytes()
+    capsys.readouterr()
+    assert run("prepare", second) == 0
+    assert "pieces" not in capsys.readouterr().err
+    assert run("prepare", third, *own, f"--config.data.tokenizer={tmp_path / 'd' / 'spiece.model'}") == 3
+    assert "d/spiece.model" in capsys.readouterr().err and not (tmp_path / "c" / "tokenizer").exists()
+
+
 def test_the_whole_path_by_commands(tmp_path, corpus_file, capsys):
     """tokenizer, prepare, pretrain, evaluate, fill-mask: the first names the recipe, the others the directory alone.
 
