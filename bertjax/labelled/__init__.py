@@ -8,6 +8,9 @@ squad      questions on texts, with their answers
 labels     the set of labels, found or checked
 encode     records -> tokens with labels at them, and back to characters
 batches    tokens -> rows, packed or in buckets, and batches in the order of an epoch
+predicted  outputs on batches -> what a model says of each record
+answers    logits of the windows of a text -> the answer of a question
+entities   tags -> entities, by the rules of conlleval
 
 Imports `config`, `batch`, `errors`, `storage`, `data` (the tokenizer) and `corpus` (opening of files). Nothing here
 creates a JAX array.

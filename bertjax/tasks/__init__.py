@@ -7,6 +7,8 @@ fit         whether a run fits into memory, and what would
 distill     a teacher beside them: it wraps the forward function and adds terms
 teacher     the model that is learnt from: opened, checked, put on the devices
 evaluate    losses and accuracies on held-out text
+scores      the metrics of fine-tuning
+outcome     what it leaves for people: predictions as files, the confusion matrix
 minimal_pairs  which of two sentences is likelier, by command and during training
 
 Imports everything below: `config`, `data`, `model`, `corpus`, `train`, `trained`.

@@ -245,7 +245,7 @@ def test_the_best_threshold_is_that_of_the_script(seed):
 @pytest.mark.parametrize("digits", [0, 9])
 def test_the_best_threshold_gives_what_it_promises_and_no_other_gives_more(digits):
     """Also where many odds are equal, between which none can be set."""
-    for seed in range(20, 40):
+    for seed in (7, *range(20, 40)):  # 7: none has an answer
         asked = [(right, text, round(odds, digits)) for right, text, odds in official.questions(seed, edges=True)]
         truth = [right for right, _, _ in asked]
 

@@ -147,7 +147,7 @@ def test_the_window_that_is_surest_of_an_answer_decides_about_none():
 
 def test_a_context_without_a_word_has_no_answer():
     for null in (False, True):
-        found = simple({}, null=null, count=0)
+        found = simple({(0, 0): 1.0}, null=null, count=0)
         assert (found.text, found.start, found.best) == ("", -1, answers.NONE)
         assert [one.text for one in found.candidates] == [""] * null
 
