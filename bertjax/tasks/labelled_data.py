@@ -33,13 +33,11 @@ def apart(records: Sequence[Record], share: float) -> tuple[list[Record], list[R
     """
     count = max(round(len(records) * share), 1)
     if count >= len(records):
-        raise DataError(f"task.dev = (): {len(records)} examples are too few to keep some; name a file of others")
+        raise DataError(f"task.dev = (): of {len(records)} examples not {count} can be kept apart; name a file")
     aside = np.zeros(len(records), bool)
     aside[np.random.default_rng(0).permutation(len(records))[:count]] = True
-    kept_and_aside: tuple[list[Record], list[Record]] = ([], [])
-    for record, is_aside in zip(records, aside, strict=True):
-        kept_and_aside[is_aside].append(record)
-    return kept_and_aside
+    kept = [record for record, is_aside in zip(records, aside, strict=True) if not is_aside]
+    return kept, [record for record, is_aside in zip(records, aside, strict=True) if is_aside]
 
 
 def encoded(config: Config, tokenizer: Tokenizer, records: Sequence[Record]) -> list[Example]:

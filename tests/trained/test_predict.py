@@ -1,4 +1,4 @@
-"""What a fine-tuned model says of texts: its own logits on each text alone, read by plain rules; mistakes in one line."""
+"""What a fine-tuned model says of texts: its own logits on each alone, read by plain rules; mistakes in one line."""
 
 import threading
 from dataclasses import replace
