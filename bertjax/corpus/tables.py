@@ -153,6 +153,8 @@ def tfds_values(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for first in range(0, len(source), BATCH_ROWS):
             numbers = range(first, min(first + BATCH_ROWS, len(source)))
             for number, record in zip(numbers, source.__getitems__(list(numbers)), strict=True):
+                if not record:  # as ArrayRecord gives it of a file that is cut off
+                    raise EOFError(f"record {number} is empty")
                 stored = tf_example_pb2.Example.FromString(record).features.feature
                 yield f"{path}: record {number}", {name: read(stored) for name, read in readers.items()}
     except DataError:

@@ -136,3 +136,12 @@ def test_what_is_packed_is_looked_at_too(tmp_path):
 def test_text_is_not_refused(tmp_path, content):
     (tmp_path / "x.txt").write_bytes(content)
     assert corpus.units(DataConfig(source=(str(tmp_path / "x.txt"),)))
+
+
+def test_the_field_that_names_a_file_is_told(tmp_path):
+    (tmp_path / "x").write_bytes(b"\x89PNG")
+    (tmp_path / "y").write_bytes("привет и пока\n".encode("cp1251"))
+    for name in "xy":
+        for setting in ("data.source", "task.train"):
+            with pytest.raises(DataError, match=f"leave it out of {setting}$"):
+                opening.check_text(str(tmp_path / name), setting=setting)
