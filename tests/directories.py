@@ -3,6 +3,7 @@
 import functools
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -50,6 +51,39 @@ UNSHARED = {
 }
 
 
+LABELS = ("no", "yes", "perhaps, \u00e9")
+ASKED = {
+    "classify": {"heads": ("pooler", "classifier"), "labels": LABELS},
+    "regress": {"heads": ("pooler", "classifier"), "labels": ("score",)},
+    "choice": {"heads": ("pooler", "classifier")},
+    "tag": {"heads": ("tagger",), "labels": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")},
+    "span": {"heads": ("span_head",)},
+}
+"""Kind of a task -> the head of its model."""
+_MODERN_HEAD = {"pooler_activation": "gelu_erf", "pooler_norm": True}
+POOLERS = {
+    "distilbert": {"pooler_activation": "relu"},
+    "modernbert": _MODERN_HEAD,
+    "modernbert_global": _MODERN_HEAD | {"pooling": "mean"},
+}
+"""What a model has before a classifier, where it is not BERT's."""
+FIXED = {
+    ("bert", "span"): 0.0,
+    ("albert", "span"): 0.0,
+    ("roberta", "span"): 0.0,
+    ("roberta", "choice"): 0.1,
+    ("distilbert", "tag"): 0.1,
+}
+"""Rates of dropout for which config.json has no field of their own."""
+FINETUNED = {
+    f"{kind}_{asked}": (kind, asked)
+    for kind in ("bert", "albert", "distilbert", "roberta", "modernbert", "nomic")
+    for asked in ASKED
+    if (kind, asked) not in (("nomic", "span"), ("nomic", "choice"))
+} | {"modernbert_mean": ("modernbert_global", "classify")}
+"""Models with a head for labels, of every kind that transformers has: the kind and the task."""
+
+
 def shared(*parts):
     path = SHARED.joinpath(*parts)
     if not path.exists():
@@ -72,6 +106,13 @@ def hf():
 
 def model_of(kind):
     """A tiny model of this kind."""
+    if kind in FINETUNED:
+        base, asked = FINETUNED[kind]
+        head = ASKED[asked] | {"classifier_dropout": FIXED.get((base, asked), 0.25)}
+        modern = base in ("modernbert", "modernbert_global")
+        if asked not in ("tag", "span") or modern:
+            head = POOLERS.get(base, {}) | head
+        return replace(model_of(base), **head, token_transform=modern and asked in ("tag", "span"))
     changes, _ = (KINDS | UNSHARED)[kind]
     return tiny(model=changes, objective={"pair": 0.0}, data={"examples": "full_sentences"}).model
 

@@ -66,8 +66,7 @@ MOST_LABELS = 20
 
 def nearest(config: ModelConfig) -> str:
     """The family that a model is most alike."""
-    near = min(("bert", "modernbert", "nomic_bert"), key=lambda family: len(_misfits(family, config)))
-    if near != "bert":
+    if (near := _nearest_structure(config)) != "bert":
         return near
     if config.token_types == 0:
         return "distilbert"
@@ -79,11 +78,16 @@ def nearest(config: ModelConfig) -> str:
     return "roberta" if fits else "bert"
 
 
+def _nearest_structure(config: ModelConfig) -> str:
+    return min(("bert", "modernbert", "nomic_bert"), key=lambda family: len(_misfits(family, config)))
+
+
 def choose(config: ModelConfig) -> str:
     """The family that holds a model of this structure. Raises ConfigError naming the fields that none can hold."""
-    family = nearest(config)
+    family = _nearest_structure(config)
     if misfits := _misfits(family, config):
         raise _held_by_none(config, misfits, f"transformers' {CLASSES[family]}, the nearest, has")
+    family = nearest(config)
     if family == "distilbert":
         only: dict[str, Any] = {"embedding_size": config.hidden_size, "layer_norm_eps": 1e-12}
         if not ending_of(config):
@@ -149,7 +153,8 @@ def notes(family: str, config: ModelConfig, held: ModelConfig) -> list[str]:
         part = "whole layers were" if config.share == "all" else f"the {config.share} parts of the layers were"
         found.append(f"In pretraining {part} shared; here each layer has its own copy. The function is the same.")
     if dropped := [head.replace("_", " ") for head in config.heads if head not in held.heads]:
-        found.append(f"The {' and the '.join(dropped)} of pretraining have no place in this architecture.")
+        have = "has" if len(dropped) == 1 else "have"
+        found.append(f"The {' and the '.join(dropped)} of pretraining {have} no place in this architecture.")
     found += _notes_of_labels(family, held) if ending_of(held) else []
     if TO_HIDDEN in tensor_names(family):
         if config.embedding_size == config.hidden_size:
