@@ -16,13 +16,14 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bertjax import storage
+from bertjax.errors import printable
 from bertjax.labelled.entities import OUTSIDE, entities, parse
 from bertjax.labelled.predicted import Predicted
 from bertjax.labelled.records import Record
@@ -83,7 +84,8 @@ def line(kind: str, record: Record, predicted: Predicted) -> dict[str, Any]:
     values["predicted"] = predicted.value
     found = predicted.scores
     if isinstance(found, dict):
-        values["scores"] = {name: round(share, 6) for name, share in list(found.items())[: _most(kind)]}
+        shown = list(found.items())[: _SHOWN_ANSWERS if kind == "span" else None]
+        values["scores"] = {name: round(share, 6) for name, share in shown}
     elif found:
         values["scores"] = [round(share, 6) for share in found]
     if predicted.answered is not None:
@@ -91,10 +93,6 @@ def line(kind: str, record: Record, predicted: Predicted) -> dict[str, Any]:
         if predicted.answered.null_odds is not None:
             values["null_odds"] = round(predicted.answered.null_odds, 6)
     return values
-
-
-def _most(kind: str) -> int | None:
-    return _SHOWN_ANSWERS if kind == "span" else None
 
 
 def squad_predictions(records: Sequence[Record], predicted: Sequence[Predicted]) -> dict[str, Any]:
@@ -114,11 +112,17 @@ def _json(values: Any) -> str:
 
 
 def _conll(record: Record, predicted: Predicted) -> str:
-    columns = [record.texts, predicted.value]
+    columns: list[Any] = [record.texts, predicted.value]
     if record.tags is not None:
         columns.insert(1, record.tags)
-    rows = zip(*columns, strict=True)
-    return "".join("\t".join(re.sub(r"\s", " ", cell) for cell in cells) + "\n" for cells in rows)
+    # White space in a cell would be another column to conlleval, and a line to some readers.
+    cleaned = [
+        [_SPACE.sub(" ", cell) for cell in cells] if _SPACE.search("".join(cells)) else cells for cells in columns
+    ]
+    return "".join("\t".join(cells) + "\n" for cells in zip(*cleaned, strict=True))
+
+
+_SPACE = re.compile(r"\s")
 
 
 def confusion(
@@ -129,11 +133,11 @@ def confusion(
     tag: of entities by their types, the last being that no entity has exactly these words.
     """
     known = [(record, one) for record, one in zip(records, predicted, strict=True) if record.labelled]
-    pairs: Iterator[tuple[Any, Any]]
+    pairs: Iterable[tuple[Any, Any]]
+    names: list[Any]
     if kind == "tag":
-        names = list(dict.fromkeys(parse(tag)[1] for tag in labels if tag != OUTSIDE))
+        names = [*dict.fromkeys(parse(tag)[1] for tag in labels if tag != OUTSIDE), None]
         pairs = _entity_pairs([record.tags or () for record, _ in known], [one.value for _, one in known])
-        names.append(NO_ENTITY)
     else:
         names = list(labels)
         pairs = ((record.label, one.value) for record, one in known)
@@ -141,13 +145,13 @@ def confusion(
     counts_CC = np.zeros((len(names), len(names)), np.int64)
     for (right, given), count in Counter(pairs).items():
         counts_CC[index[right], index[given]] = count
-    return names, counts_CC
+    return [NO_ENTITY if name is None else name for name in names], counts_CC
 
 
-def _entity_pairs(truth: Sequence[Any], predicted: Sequence[Any]) -> Iterator[tuple[str, str]]:
+def _entity_pairs(truth: Sequence[Any], predicted: Sequence[Any]) -> Iterator[tuple[str | None, str | None]]:
     right, given = ({one[:3]: one.type for one in entities(tags)} for tags in (truth, predicted))
     for words in right.keys() | given.keys():
-        yield right.get(words, NO_ENTITY), given.get(words, NO_ENTITY)
+        yield right.get(words), given.get(words)
 
 
 def _fewer(names: list[str], counts_CC: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -186,7 +190,7 @@ def plot_confusion(path: Path, names: list[str], counts_CC: np.ndarray, *, title
             color="white" if share > 0.55 else "black",
         )
         text.set_in_layout(False)  # thousands of them would be measured for nothing
-    shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+    shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(printable, names)]
     slanted = {"rotation": 90} if size > 8 else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     rows = [f"{name}  ({total:,})" for name, total in zip(shown, totals_C, strict=True)]
     axis.set_xticks(range(size), shown, fontsize=9, parse_math=False, **slanted)

@@ -42,8 +42,8 @@ def plot(workdir: Path, *, chosen: str = "") -> Path:
         names = [name for name in dev if (name.removeprefix(DEV) in ERRORS) == of_errors]
         for colour, name in enumerate(names):
             axis.plot(*zip(*_points(lines, name), strict=True), f"C{colour}o-", label=name.replace("_", " "))
-        _mark_best(axis, _points(lines, chosen), shown=chosen in names)
         if axis.lines:
+            _mark_best(axis, _points(lines, chosen), shown=chosen in names)
             axis.legend()
     least = min((value for name in dev for _, value in _points(lines, name)), default=0.0)
     shares.set_ylim(min(0.0, math.floor(10 * least) / 10), 1)
