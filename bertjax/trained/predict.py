@@ -203,7 +203,7 @@ def _asked(model: Model, what: str, kinds: tuple[str, ...]) -> str:
 
 
 def _check_pairs(model: Model, *, paired: bool) -> None:
-    """Raise DataError if a model is asked about pairs that was trained on texts, or the reverse, where that is known."""
+    """Raise DataError if a model is asked about pairs that was trained on texts, or the reverse, if that is known."""
     task = model.task
     if task.train and paired and not task.pair:
         raise DataError("classify: this model was trained on single texts (task.pair = ''); give no second ones")
