@@ -157,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
             value, ratio = one[name], ratios[i][name]
             shown = "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
             if i and ratio is not None:
-                shown += f" ({100 * ratio:.1f} %)" if name.startswith("task") else f" ({ratio:.2f}x)"
+                shown += f" ({100 * ratio:.1f} %)" if _of_tasks(name) else f" ({ratio:.2f}x)"
             cells.append(shown)
         lines.append(f"{title:<{width}}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
@@ -172,30 +172,27 @@ def _titles(result: dict[str, Any]) -> dict[str, str]:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of the models, a panel for each number, and below them the held-out loss by step of those that are runs; as
-    a picture in the format of the file's ending.
+    """Bars of the models, a panel for each number, then one for each task with the shares retained, and below them the
+    held-out loss by step of those that are runs; as a picture in the format of the file's ending.
     """
     from matplotlib.figure import Figure  # here: it takes half a second to import
 
-    models = [model["name"] for model in result["models"]]
-    numbers = [_flat(model) for model in result["models"]]
-    panels = {name: title for name, title in _titles(result).items() if name != "bytes"}
-    rows = -(-len(panels) // _PANELS)
-    columns = -(-len(panels) // rows)
-    curves = {name: curve for name in models if (curve := _held_out_losses(Path(name)))}
-    heights = [rows * (0.3 * len(models) + 1.0)] + [5.0] * bool(curves)
+    names = [model["name"] for model in result["models"]]
+    titles = _titles(result)
+    panels = _panels([name for name in titles if name != "bytes"])
+    rows, columns = len(panels), len(panels[0])
+    curves = {name: curve for name in names if (curve := _held_out_losses(Path(name)))}
+    heights = [rows * (0.3 * len(names) + 1.0)] + [5.0] * bool(curves)
     figure = Figure(figsize=(2.2 * columns + 2.0, sum(heights)), layout="constrained")
     above, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    axes = above.subplots(rows, columns, sharey=True, squeeze=False).flat
-    for axis, (name, title) in zip(axes, panels.items(), strict=False):
-        axis.barh(range(len(models)), [one[name] or 0.0 for one in numbers])
-        axis.set_yticks(range(len(models)), [model[-24:] for model in models])
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(axis="x", labelsize=8)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].invert_yaxis()  # of all: they share it
-    for axis in axes[len(panels) :]:
-        axis.remove()
+    axes = above.subplots(rows, columns, sharey=True, squeeze=False)
+    axes[0, 0].set_yticks(range(len(names)), [name[-24:] for name in names])
+    axes[0, 0].invert_yaxis()  # of all: they share it
+    for axis, name in zip(axes.flat, [name for row in panels for name in row], strict=True):
+        if name:
+            _bars(axis, titles[name], [_flat(model)[name] for model in result["models"]], shares=_of_tasks(name))
+        else:
+            axis.remove()
     if curves:
         axis = below[0].subplots()
         for name, curve in curves.items():
@@ -204,6 +201,29 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=110)
+
+
+def _panels(names: list[str]) -> list[list[str]]:
+    """Rows of panels, of equal length: what tasks have begins in a new one. "" = an empty place."""
+    groups = [[name for name in names if _of_tasks(name) == tasks] for tasks in (False, True)]
+    width = max(-(-len(group) // max(-(-len(group) // _PANELS), 1)) for group in groups)
+    rows = [group[start : start + width] for group in groups for start in range(0, len(group), width)]
+    return [row + [""] * (width - len(row)) for row in rows]
+
+
+def _bars(axis: Any, title: str, values: list[float | None], *, shares: bool) -> None:
+    bars = axis.barh(range(len(values)), [value or 0.0 for value in values])
+    if shares:
+        found = [retained.share(value, values[0]) for value in values]
+        labels = ["" if share is None or not i else f"{100 * share:.1f} %" for i, share in enumerate(found)]
+        axis.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _of_tasks(name: str) -> bool:
+    return name.startswith("task")
 
 
 def _held_out_losses(directory: Path) -> list[tuple[int, float]]:

@@ -84,8 +84,9 @@ def _of_workdir(path: Path) -> Trained:
     check_vocabulary(tokenizer, config.model.vocab_size)
     check_restored(config, path, restored, tokenizer)
     compute = ComputeConfig(dtype=config.compute.dtype)
-    # Positions beyond the rows of a fine-tuned model may never have been trained, and it is measured without them.
-    length = config.data.seq_len if config.task.kind else 0
+    # Positions beyond the rows of a fine-tuned model may never have been trained, and it is measured without them. Of
+    # one that was imported, these rows are not known.
+    length = config.data.seq_len if config.task.train else 0
     return Trained(config.model, compute, restored.state, frozenset(config.model.heads), tokenizer, config.task, length)
 
 

@@ -203,11 +203,11 @@ def _asked(model: Model, what: str, kinds: tuple[str, ...]) -> str:
 
 
 def _check_pairs(model: Model, *, paired: bool) -> None:
-    """Raise DataError if a model of a known task is asked about pairs and was trained on texts, or the reverse."""
+    """Raise DataError if a model is asked about pairs that was trained on texts, or the reverse, if that is known."""
     task = model.task
-    if task.kind and paired and not task.pair:
+    if task.train and paired and not task.pair:
         raise DataError("classify: this model was trained on single texts (task.pair = ''); give no second ones")
-    if task.kind and task.pair and not paired:
+    if task.train and task.pair and not paired:
         raise DataError(f"classify: this model was trained on pairs (task.pair = {task.pair!r}); give the second texts")
 
 
@@ -226,7 +226,7 @@ def _predicted(
     assert model.tokenizer is not None  # `_asked` saw to it
     config, settings = model.config, replace(model.task, kind=kind, **task)
     length = model.seq_len or config.max_positions
-    if kind == "choice" and settings.endings:  # an ending has the same room as in training, however many there are
+    if kind == "choice" and settings.train:  # an ending has the same room as in training, however many there are
         length = length // len(settings.endings)
     if kind == "span":  # with room for some of the context, in a model that knows no better
         settings = replace(settings, max_question=min(settings.max_question, length // 2))

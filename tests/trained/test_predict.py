@@ -1,54 +1,32 @@
-"""What a fine-tuned model says of texts: the model's own logits on each text alone, read by plain rules; whatever else is
-asked in the same call; and each mistake in one line."""
+"""What a fine-tuned model says of texts: its own logits on each alone, read by plain rules; mistakes in one line."""
 
-import functools
 import threading
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from small import tiny
+from finetuned import LABELS, LETTERS, PIECES, config_of, params_of, write_pieces
 
 from bertjax.config.schema import ComputeConfig, TaskConfig
-from bertjax.data import tokenizer
 from bertjax.errors import DataError, NumericError
-from bertjax.model.network import abstract_params
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 from bertjax.trained.predict import Chosen, Entity, Scored, Tagged, kind_of
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), "?", "."]
-HEADS = {"classifier": ("pooler", "classifier"), "tagger": ("tagger",), "span_head": ("span_head",)}
-TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+TAGS = LABELS["tag"]
 TEXTS = ["ab c", "c", "Ab  cd ef", "", "x y z " * 30, "é ü", "c"] * 6  # more than run at once
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    path = tmp_path_factory.mktemp("words") / "vocab.txt"
-    path.write_text("\n".join(PIECES) + "\n")
-    return tokenizer.load(path, lower_case=True)
+    return write_pieces(tmp_path_factory.mktemp("words") / "vocab.txt")
 
 
-@functools.cache
-def made(head, labels, **model):
-    """A config with this head, and random parameters."""
-    shape = {"heads": HEADS[head], "labels": labels, "num_layers": 1, **model}
-    config, rng = tiny(model=shape, task={"kind": "tag", "train": ("x",)}).model, np.random.default_rng(1)
-
-    def draw(path, x):
-        if path[-1].key == "scale":
-            return np.ones(x.shape, np.float32)
-        return ((0.02 if path[-1].key == "bias" else 0.3) * rng.normal(size=x.shape)).astype(np.float32)
-
-    return config, jax.tree_util.tree_map_with_path(draw, abstract_params(config))
-
-
-def model_of(words, head, labels=(), task=TaskConfig(), seq_len=0, **model):  # noqa: B008
-    config, params = made(head, labels, **model)
-    return Loaded(config, ComputeConfig(), params, words, frozenset(HEADS[head]), task, seq_len)
+def model_of(words, kind, labels=None, task=TaskConfig(), seq_len=0, **model):  # noqa: B008
+    labels = LABELS[kind] if labels is None else labels
+    config = config_of(kind, model={"labels": labels, **model}).model
+    return Loaded(config, ComputeConfig(), params_of(config), words, frozenset(config.heads), task, seq_len)
 
 
 def ids(words, text):
@@ -71,8 +49,8 @@ def softmax(x):
 
 
 def test_a_text_has_the_label_of_its_largest_logit(words):
-    labels = ("bad", "good", "so so")
-    model = model_of(words, "classifier", labels)
+    model = model_of(words, "classify")
+    labels = model.config.labels
     found = model.classify(text for text in TEXTS)
     assert len(found) == len(TEXTS) and kind_of(model) == "classify"
     for text, one in list(zip(TEXTS, found, strict=True))[:7]:
@@ -87,17 +65,17 @@ def test_a_text_has_the_label_of_its_largest_logit(words):
 
 
 def test_a_pair_is_read_as_one_row_of_two_texts(words):
-    model = model_of(words, "classifier", ("no", "yes"))
+    model = model_of(words, "classify", ("no", "yes"))
     firsts, seconds = ["ab", "c d", ""], ["c", "ab ef", "x"]
     for first, second, one in zip(firsts, seconds, model.classify(firsts, seconds), strict=True):
         expected = softmax(logits(model, "class_logits", ids(words, first), ids(words, second)))
         np.testing.assert_allclose(list(one.scores.values()), expected, atol=1e-5)
-    other = model_of(words, "classifier", ("no", "yes"), token_types=0)  # as DistilBERT
+    other = model_of(words, "classify", ("no", "yes"), token_types=0)  # as DistilBERT
     assert other.classify(firsts, seconds)[0] != other.classify(seconds, firsts)[0]
 
 
 def test_a_model_of_regression_gives_its_number(words):
-    model = model_of(words, "classifier", ("similarity",))
+    model = model_of(words, "regress")
     found = model.classify(TEXTS[:3], TEXTS[1:4])
     assert kind_of(model) == "regress"
     for first, second, one in zip(TEXTS, TEXTS[1:], found, strict=False):
@@ -106,7 +84,7 @@ def test_a_model_of_regression_gives_its_number(words):
 
 
 def test_rows_are_as_long_as_those_of_the_training(words):
-    model = model_of(words, "classifier", ("no", "yes"), TaskConfig(kind="classify"), seq_len=8)
+    model = model_of(words, "classify", ("no", "yes"), TaskConfig(kind="classify"), seq_len=8)
     cut, whole = (model.classify([" ".join(LETTERS[:n])]) for n in (6, 20))
     assert [one.label for one in cut] == [one.label for one in whole]
     np.testing.assert_allclose(*(list(found[0].scores.values()) for found in (cut, whole)), atol=1e-6)
@@ -114,7 +92,8 @@ def test_rows_are_as_long_as_those_of_the_training(words):
 
 def test_a_known_task_has_pairs_or_not(words):
     single, paired = (
-        model_of(words, "classifier", ("no", "yes"), TaskConfig(kind="classify", pair=pair)) for pair in ("", "second")
+        model_of(words, "classify", ("no", "yes"), TaskConfig(kind="classify", train=("x",), pair=pair))
+        for pair in ("", "second")
     )
     assert single.classify(["a"]) and paired.classify(["a"], ["b"])
     with pytest.raises(DataError, match="trained on single texts .task.pair = ''.; give no second ones"):
@@ -128,8 +107,8 @@ def test_a_known_task_has_pairs_or_not(words):
 
 def test_the_ending_with_the_largest_logit_is_chosen(words):
     """Each has the room that it had in training, whatever other questions are asked, and however many endings."""
-    task = TaskConfig(kind="choice", endings=("a", "b"))
-    model = model_of(words, "classifier", (), task, seq_len=32)
+    task = TaskConfig(kind="choice", train=("x",), endings=("a", "b"))
+    model = model_of(words, "choice", task=task, seq_len=32)
     texts = ["a b", "c", "", "a b"]
     endings = [["d", "e f", "g" * 20], ["h", "i"], ["j k", "l", "m"], ["d", "e f", "g" * 20]]
     found = model.choose(texts, endings)
@@ -157,15 +136,15 @@ def tags_by_hand(model, words, sentence):
             row = []
         row.append(pieces[: model.seq_len - 2])
     tags = []
-    for row in [*rows, row]:
-        found = logits(model, "tag_logits", sum(row, []))
-        at = 1 + np.cumsum([0, *map(len, row)])[:-1]
+    for pieces in [*rows, row]:
+        found = logits(model, "tag_logits", sum(pieces, []))
+        at = 1 + np.cumsum([0, *map(len, pieces)])[:-1]
         tags += [model.config.labels[i] for i in found[at].argmax(axis=-1)]
     return tags
 
 
 def test_every_word_has_a_tag_in_its_place(words):
-    model = model_of(words, "tagger", TAGS, TaskConfig(kind="tag"), seq_len=12)
+    model = model_of(words, "tag", task=TaskConfig(kind="tag"), seq_len=12)
     sentences = ["Anna  lebt\tin rom.", "x", "", " \n", "abcdefghijklmnopqrstuvwxyz ab " * 5, "a\u200b \u200b \ufeff b"]
     sentences += [["new york", "is", "big"], [], ["\u200b"]]
     found = model.tag(sentences * 5)
@@ -182,7 +161,7 @@ def test_every_word_has_a_tag_in_its_place(words):
 
 def test_entities_are_runs_of_tags_with_their_characters(words, monkeypatch):
     """By tags and probabilities that are given: each word says which."""
-    model = model_of(words, "tagger", TAGS)
+    model = model_of(words, "tag")
 
     def said(self, output, examples):
         assert output == "tag_logits"
@@ -234,7 +213,7 @@ def spans_by_hand(model, words, question, context, most):
 
 
 def test_the_answer_is_the_best_span_of_the_context(words):
-    model = model_of(words, "span_head", (), TaskConfig(kind="span", max_answer=3, best_answers=100), seq_len=32)
+    model = model_of(words, "span", task=TaskConfig(kind="span", max_answer=3, best_answers=100), seq_len=32)
     spans, null = spans_by_hand(model, words, QUESTION, CONTEXT, most=3)
     ((text, (start, score)),) = sorted(spans.items(), key=lambda item: -item[1][1])[:1]
     (found,) = model.answer([QUESTION], [CONTEXT])
@@ -253,7 +232,7 @@ def test_the_answer_is_the_best_span_of_the_context(words):
 @pytest.mark.parametrize(("unanswerable", "lacks"), [("auto", False), ("no", False), ("yes", True)])
 def test_a_model_that_learnt_it_may_find_no_answer(words, unanswerable, lacks):
     task = TaskConfig(kind="span", unanswerable=unanswerable, null_threshold=-1e6)
-    model = model_of(words, "span_head", (), task, seq_len=32)
+    model = model_of(words, "span", task=task, seq_len=32)
     (found,) = model.answer([QUESTION], [CONTEXT])
     assert (found.text == "") == lacks
 
@@ -261,7 +240,7 @@ def test_a_model_that_learnt_it_may_find_no_answer(words, unanswerable, lacks):
 def test_a_long_context_is_read_in_windows(words, monkeypatch):
     """The one token that is the answer is found wherever it stands, and at its characters."""
     task = TaskConfig(kind="span", stride=5, max_question=4)
-    model = model_of(words, "span_head", (), task, seq_len=20)
+    model = model_of(words, "span", task=task, seq_len=20)
     q = PIECES.index("q")
 
     def said(self, output, examples):
@@ -276,7 +255,7 @@ def test_a_long_context_is_read_in_windows(words, monkeypatch):
 
 def test_a_question_leaves_room_for_the_context(words):
     """In a model whose positions are fewer than `task.max_question` supposes."""
-    model = model_of(words, "span_head", ())
+    model = model_of(words, "span")
     found = model.answer(["a b c d e f g h i j k l m n o p q r s t u v w x y z a b c"], ["ab cd " * 20])
     assert found[0].text
 
@@ -285,7 +264,7 @@ def test_a_question_leaves_room_for_the_context(words):
 
 
 def test_threads_get_their_own_answers(words):
-    model = model_of(words, "classifier", ("bad", "good", "so so"))
+    model = model_of(words, "classify")
     texts = [[LETTERS[i] * (i + 1)] * (i % 2 + 1) for i in range(6)]
     expected, found = [model.classify(each) for each in texts], {}
     threads = [threading.Thread(target=lambda i=i: found.update({i: model.classify(texts[i])})) for i in range(6)]
@@ -298,7 +277,7 @@ def test_threads_get_their_own_answers(words):
 
 def test_few_shapes_are_compiled(words, monkeypatch):
     """No batch has another shape than those of which `Loaded` tells."""
-    model, shapes, run = model_of(words, "classifier", ("no", "yes")), set(), Loaded._run
+    model, shapes, run = model_of(words, "classify", ("no", "yes")), set(), Loaded._run
 
     def counted(self, wanted, tokens_BL, *rest):
         shapes.add(tokens_BL.shape[0])
@@ -310,10 +289,8 @@ def test_few_shapes_are_compiled(words, monkeypatch):
 
 
 def test_a_question_that_a_model_cannot_answer_is_one_line(words):
-    classes, regress, choice = (
-        model_of(words, "classifier", labels) for labels in (("no", "yes"), ("similarity",), ())
-    )
-    tagger, span = model_of(words, "tagger", TAGS), model_of(words, "span_head")
+    classes, regress, choice = (model_of(words, kind) for kind in ("classify", "regress", "choice"))
+    tagger, span = model_of(words, "tag"), model_of(words, "span")
     bare = replace(tagger, heads=frozenset({"mlm_head", "pooler"}))
     for ask, named in (
         (
@@ -347,7 +324,7 @@ def test_a_question_that_a_model_cannot_answer_is_one_line(words):
 
 
 def test_what_is_no_number_is_an_error(words):
-    model = model_of(words, "classifier", ("no", "yes"))
+    model = model_of(words, "classify", ("no", "yes"))
     broken = replace(model, params=jax.tree.map(lambda x: x * np.nan, model.params))
     with pytest.raises(NumericError, match="text 0: what the model says of it is no number"):
         broken.classify(["a"])
