@@ -20,6 +20,7 @@ FLOORS = [
     {"tasks"},
     {"bench"},
     {"cli"},
+    {"__main__"},
 ]
 """Rooms and the modules beside them, bottom first. A room imports from lower floors, and from its own."""
 
