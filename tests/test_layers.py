@@ -22,6 +22,7 @@ FLOORS = [
     {"finetuning"},
     {"bench"},
     {"cli"},
+    {"__main__"},
 ]
 """Rooms and the modules beside them, bottom first. A room imports from lower floors, and from its own."""
 

@@ -17,8 +17,6 @@ class Command:
     summary: str
     details: str
     takes: Takes
-    goes_on: bool = False
-    """Whether it goes on where it was stopped: asked to stop, it then ends with PREEMPTED."""
 
 
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
@@ -96,7 +94,6 @@ COMMANDS = {
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR,)),
-        goes_on=True,
     ),
     "finetune": Command(
         actions.finetune,

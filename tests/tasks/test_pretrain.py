@@ -186,7 +186,7 @@ def command_of(config, directory, *, cache=""):
         f"def get_config():\n    config, values = default(), asdict(from_dict(json.loads({values!r})))\n"
         "    for name, fields in values.items():\n        config[name].update(fields)\n    return config\n"
     )
-    command = [sys.executable, "-m", "bertjax.cli.main", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
+    command = [sys.executable, "-m", "bertjax", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
