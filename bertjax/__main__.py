@@ -2,10 +2,10 @@
 
 import sys
 
+from bertjax import signals
 from bertjax.console import attach, say
-from bertjax.train import signals
 
-GOES_ON = ("pretrain",)
+GOES_ON = ("pretrain", "finetune")
 """Commands that go on where they were stopped: asked to stop, they end with PREEMPTED, and the others by the signal."""
 
 

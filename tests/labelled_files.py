@@ -1,4 +1,4 @@
-"""Files of labelled examples with a rule that a model of seconds can learn, one of each kind of task; and their recipe."""
+"""Files of labelled examples, with a rule that a model of seconds can learn, for each kind of task; their recipe."""
 
 import json
 import random
@@ -7,7 +7,24 @@ from small import tiny
 
 from bertjax.config.recipe import from_dict, to_dict
 
-WORDS = "the a king queen river house old new sees has near under good bad Anna Berlin".split()
+WORDS = [
+    "the",
+    "a",
+    "king",
+    "queen",
+    "river",
+    "house",
+    "old",
+    "new",
+    "sees",
+    "has",
+    "near",
+    "under",
+    "good",
+    "bad",
+    "Anna",
+    "Berlin",
+]
 MODEL = {
     "vocab_size": 120,
     "num_layers": 2,

@@ -12,8 +12,8 @@ from small import tiny
 
 from bertjax import batch
 from bertjax.config.recipe import override
+from bertjax.finetuning import sweep
 from bertjax.parallel import sharding
-from bertjax.tasks import sweep
 from bertjax.train.objective import Term
 from bertjax.train.task import Evaluation, Task
 

@@ -102,7 +102,6 @@ COMMANDS = {
         "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
         "predictions and pictures. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR, _JSON)),
-        goes_on=True,
     ),
     "evaluate": Command(
         actions.evaluate,

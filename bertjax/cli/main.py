@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from bertjax import signals
 from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS
 from bertjax.cli.output import ReadEnough, show

@@ -77,7 +77,7 @@ def apart(records: Sequence[Record], share: float) -> tuple[list[Record], list[R
     """
     count = max(round(len(records) * share), 1)
     if count >= len(records):
-        raise DataError(f"task.dev = (): {len(records)} examples are too few to keep some; name a file of others")
+        raise DataError(f"task.dev = (): of {len(records)} examples not {count} can be kept apart; name a file")
     aside = set(np.random.default_rng(0).permutation(len(records))[:count].tolist())
     return [r for i, r in enumerate(records) if i not in aside], [r for i, r in enumerate(records) if i in aside]
 

@@ -83,7 +83,9 @@ def test_it_goes_on_to_the_same_bits(runs, tmp_path):
         shutil.rmtree(tmp_path / "parts" / "checkpoints" / str(step))
     assert checkpoint.steps(tmp_path / "parts" / "checkpoints") == [7]
     finetune(whole, tmp_path / "parts")
-    assert all(np.array_equal(a, b) for a, b in zip(params(tmp_path / "whole"), params(tmp_path / "parts"), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(params(tmp_path / "whole"), params(tmp_path / "parts"), strict=True)
+    )
 
 
 def test_a_trained_model_gives_its_structure_and_its_tokenizer(trained, tmp_path, capsys):

@@ -72,7 +72,12 @@ def items(kind, made):
                 learnt = tuple((labels[slot] - start).tolist()) if weights[slot] else None
             else:
                 learnt = labels[slot].item() if weights[slot] else None
-            yield made["numbers"][i, slot].item(), made["tokens"][i, at].tolist(), made["token_types"][i, at].tolist(), learnt
+            yield (
+                made["numbers"][i, slot].item(),
+                made["tokens"][i, at].tolist(),
+                made["token_types"][i, at].tolist(),
+                learnt,
+            )
 
 
 def expected(kind, examples):

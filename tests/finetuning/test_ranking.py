@@ -1,4 +1,4 @@
-"""`bertjax.tasks.ranking`: what runs say together, by plain loops."""
+"""`bertjax.finetuning.ranking`: what runs say together, by plain loops."""
 
 import statistics
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bertjax.errors import NumericError
-from bertjax.tasks import ranking
-from bertjax.tasks.ranking import Result
+from bertjax.finetuning import ranking
+from bertjax.finetuning.ranking import Result
 
 
 def result(lr, epochs, seed, value):

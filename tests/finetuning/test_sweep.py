@@ -1,4 +1,4 @@
-"""`bertjax.tasks.sweep`: many runs as one command, which goes on wherever it was; the best is the model."""
+"""`bertjax.finetuning.sweep`: many runs as one command, which goes on wherever it was; the best is the model."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from swept import CONFIG, Rows, stored, task
 
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError, NumericError, StorageError
-from bertjax.tasks import sweep
+from bertjax.finetuning import sweep
 from bertjax.train import checkpoint, metrics, session
 
 COMPILED = []

@@ -1,4 +1,4 @@
-"""`bertjax.tasks.labelled_evaluation`: in batches of any kind, what the model says of each text alone; and of a run."""
+"""`bertjax.finetuning.evaluation`: in batches of any kind, what the model says of each text alone; and of a run."""
 
 import json
 from dataclasses import replace
@@ -12,13 +12,13 @@ from small import one_device_mesh, tiny
 from bertjax import batch
 from bertjax.config.schema import ComputeConfig
 from bertjax.errors import ConfigError, DataError
+from bertjax.finetuning import evaluation as module
+from bertjax.finetuning import scores
+from bertjax.finetuning.evaluation import evaluator, held_out, labelled_forward, logits_step
 from bertjax.labelled.encode import encode
 from bertjax.labelled.records import Answer, Record
 from bertjax.parallel import sharding
-from bertjax.tasks import labelled_evaluation as module
-from bertjax.tasks import scores
 from bertjax.tasks.evaluate import evaluate
-from bertjax.tasks.labelled_evaluation import evaluator, held_out, labelled_forward, logits_step
 from bertjax.trained.inference import Loaded
 
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"

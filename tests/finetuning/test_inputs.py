@@ -1,11 +1,11 @@
-"""`bertjax.tasks.labelled_data`: the parts of a run, dev apart from train, the same each time."""
+"""`bertjax.finetuning.inputs`: the parts of a run, dev apart from train, the same each time."""
 
 import pytest
 from finetuned import config_of, write_pieces
 
 from bertjax.errors import DataError
+from bertjax.finetuning.inputs import apart, encoded, part
 from bertjax.labelled.records import Record
-from bertjax.tasks.labelled_data import apart, encoded, part
 
 
 def table(path, rows):
