@@ -126,13 +126,13 @@ def test_what_is_frozen_costs_no_gradient(accumulate):
     optim = {"freeze": ("encoder",), "clip_norm": 0.0, "accumulate": accumulate}
     config = tiny(model=NO_DROPOUT, optim=optim | WELL_CONDITIONED, **pairs)
     mesh = one_device_mesh(config)
-    begun, batch = fresh_state(config, mesh), sharding.put_batch(random_batch(config), mesh)
-    before, work = jax.device_get(begun.params), {}
+    batch, work = sharding.put_batch(random_batch(config), mesh), {}
     for freeze in (("encoder",), ()):
-        step = train_step_of(override(config, optim={"freeze": freeze}), mesh)
-        compiled = step.compile(begun, batch)
-        work[freeze] = compiled.cost_analysis()["flops"]
-        state, values = step(fresh_state(config, mesh), batch)
+        engine = Engine(learning := override(config, optim={"freeze": freeze}), task_of(learning), mesh)
+        begun = engine.fresh(0)
+        before = jax.device_get(begun.params)
+        work[freeze] = engine.step.compile(begun, batch).cost_analysis()["flops"]
+        state, values = engine.step(begun, batch)
         after = jax.device_get(state.params)
         same = jax.tree.map(np.array_equal, before, after)
         assert all(jax.tree.leaves(same["encoder"])) is bool(freeze)
