@@ -27,7 +27,10 @@ def run(tmp_path):
     return import_directory(source, tmp_path / "run"), tmp_path / "run"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("roberta")])
+LABELLED = ("bert_classify", "albert_regress", "bert_choice", "distilbert_tag", "modernbert_span", "modernbert_mean")
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if not kind.startswith("roberta")), *LABELLED])
 def test_both_kinds_of_directory_give_the_same_model(kind, tmp_path):
     directory = write(tmp_path / "hf", kind, tokenizer=vocabulary(tmp_path / "vocab.txt"))
     import_directory(directory, tmp_path / "run")
