@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from bertjax.train.signals import SIGNALS
 
 from bertjax import __main__ as entry
 from bertjax.cli.commands import COMMANDS
 from bertjax.errors import PREEMPTED
+from bertjax.signals import SIGNALS
 
 PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
 MODULE, FUNCTION = PROJECT["scripts"]["bertjax"].split(":")

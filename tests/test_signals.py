@@ -88,7 +88,7 @@ def test_a_signal_that_is_ignored_stays_so(heeding, end_of_process):
 
 AT_THE_END = """
 import atexit, os, sys
-from bertjax.train import signals
+from bertjax import signals
 class Last:
     def __del__(self, kill=os.kill, pid=os.getpid()):
         kill(pid, {number})
