@@ -45,10 +45,10 @@ def _timed(plan: Plan, state: TrainState, rows: int) -> tuple[TrainState, float]
     data, model = replace(plan.config.data, batch_size=rows), plan.config.model
     made = batch.synthetic(data, vocab_size=model.vocab_size, token_types=model.token_types, seed=plan.config.run.seed)
     put = sharding.put_batch(made, plan.mesh)
-    seconds: list[float] = []
+    train_step, seconds = plan.engine.step_of(plan.config, plan.task), list[float]()
     while len(seconds) < 1 + STEPS and sum(seconds[1:]) < SECONDS:
         start = time.perf_counter()
-        state, values = plan.engine.step(state, put)
+        state, values = train_step(state, put)
         jax.block_until_ready((state, values))
         seconds.append(time.perf_counter() - start)
     return state, min(seconds[1:])

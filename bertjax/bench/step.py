@@ -107,14 +107,15 @@ def _bertjax_step(config: Config) -> Callable[[], None]:
 
     made = plan(config)
     with fit.told(config, made.task, made.mesh):
-        fit.ready(config, made.task, made.mesh, made.engine.step, made.engine.shapes)
+        train_step = made.engine.step_of(config, made.task)
+        fit.ready(config, made.task, made.mesh, train_step, made.engine.shapes)
         rows = sharding.put_batch(_rows(config), made.mesh)
         state = made.engine.fresh(config.run.seed)
 
     def step() -> None:
         nonlocal state
         with fit.told(config, made.task, made.mesh):
-            state, values = made.engine.step(state, rows)
+            state, values = train_step(state, rows)
             jax.block_until_ready((state, values))
 
     return step

@@ -15,5 +15,5 @@ checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change
 guard        what is saved, restored or reported is finite
 
-Imports `config`, `parallel`, `model`, `storage`, `progress`. No host data: batches come from the task.
+Imports `config`, `parallel`, `model`, `storage`, `progress`, `signals`. No host data: batches come from the task.
 """

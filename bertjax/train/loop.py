@@ -82,7 +82,7 @@ def ended_early(patience: int, state: TrainState) -> str:
 def _evaluated(config: Config, task: Task, step: int, state: TrainState, recorder: Recorder) -> tuple[TrainState, bool]:
     """The state after the evaluations of this step, and whether it is the last."""
     name, key = task.selects or ("", "")
-    last, measured = step == config.run.steps, []
+    last, reason, measured = step == config.run.steps, "", []
     for evaluation in task.evaluations:
         if _due(step, evaluation.every) or (last and evaluation.name == name):
             recorder.flush()
@@ -90,11 +90,12 @@ def _evaluated(config: Config, task: Task, step: int, state: TrainState, recorde
             if evaluation.name == name:
                 state, best = state.evaluated(values[key])
                 values = values | {f"best_{key}": best.number, "best_step": int(best.step)}
+                reason = "" if last else ended_early(config.task.patience, state)
             recorder.evaluated(step, evaluation.name, values)
             measured.append(evaluation)
-    if not last and (reason := ended_early(config.task.patience, state)):
+    if reason:
         recorder.tell(f"step {step}: {reason}; the run ends")
-        last = True
+    last = last or bool(reason)
     for evaluation in task.evaluations if last else ():
         if evaluation not in measured:
             recorder.flush()

@@ -59,10 +59,10 @@ class Engine:
         self.step = make_train_step(
             task.forward, task.terms, optimizer_at, mesh, point_of(config), accumulate=config.optim.accumulate
         )
-        """The update at the point of `config`."""
+        """The update at the point of `config`, which need not be on a device: to compile ahead, for any devices."""
 
     def step_of(self, config: Config, task: Task) -> JittedStep:
-        """The update of another such run. Raises ValueError for one that is of another shape."""
+        """The update of such a run, to train with. Raises ValueError for one that is of another shape."""
         if _compiled(config) != self._compiled:
             raise ValueError("runs that share an engine differ in more than their points")
         point = jax.device_put(point_of(config), sharding.replicated(self._mesh))  # once, and not in every step
