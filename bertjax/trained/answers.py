@@ -142,10 +142,10 @@ def answer(windows: Iterable[Window], task: TaskConfig, *, null: bool) -> Answer
     for one in found:
         candidates.setdefault(one.text, one)
     kept = list(candidates.values())[: task.best_answers]
-    top = next((one for one in found if one.text), NONE)
-    kept += [one for one in (top, none) if null and one.text in candidates and one not in kept]
-    odds = none.score - top.score
-    chosen = NONE if null and odds > task.null_threshold else top
+    top = next((one for one in found if one.text), None)
+    kept += [one for one in (top, none) if null and one and one not in kept]
+    odds = none.score - (top or NONE).score
+    chosen = NONE if top is None or (null and odds > task.null_threshold) else top
     return Answered(
         chosen.text, chosen.start, tuple(kept), _softmax([one.score for one in kept]), odds if null else None
     )

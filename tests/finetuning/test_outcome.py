@@ -89,6 +89,9 @@ def test_entities_of_other_words_are_not_these():
     records = [Record("s", ("a", "b", "c"), tags=("B-P", "I-P", "O"))]
     names, counts = outcome.confusion("tag", ("O", "B-P", "I-P"), records, [Predicted(("B-P", "O", "B-P"))])
     assert names == ["P", "none"] and counts.tolist() == [[0, 1], [2, 0]]
+    records = [Record("s", ("a",), tags=("B-P",)), Record("s", ("a",), tags=("O",))]  # nor of another sentence
+    _, counts = outcome.confusion("tag", ("O", "B-P"), records, [Predicted(("O",)), Predicted(("B-P",))])
+    assert counts.tolist() == [[0, 1], [1, 0]]
     records = [Record("s", ("a", "b"), tags=("B-none", "O"))]  # a type of that name is another one
     names, counts = outcome.confusion("tag", ("O", "B-none"), records, [Predicted(("B-none", "B-none"))])
     assert names == ["none", "none"] and counts.tolist() == [[1, 0], [1, 0]]
@@ -155,7 +158,7 @@ def test_half_a_character_is_written_as_json_has_it(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 9, 20])
 def test_labels_of_any_text_and_number(tmp_path, drawn, count):
     """No warning, no formula; long ones are cut."""
-    names = ["$x_1$ \\frac{", "漢字 \U0001f600", "", "%s {}", "a" * 100 + "\n", *map(str, range(15))][:count]
+    names = ["$\\frac{$", "漢字 \U0001f600", "", "%s {}", "a" * 100 + "\n", *map(str, range(15))][:count]
     outcome.plot_confusion(tmp_path / "x.png", names, np.eye(count, dtype=int), title="$x$ dev", what="label")
     assert all(len(label.get_text()) <= 24 for label in drawn[0].get_xticklabels())
     assert drawn[0].get_xticklabels()[0].get_text() == names[0]

@@ -67,6 +67,6 @@ def test_errors_are_drawn_with_the_loss_and_correlations_below_zero_are_seen(tmp
 
 
 def test_the_first_of_the_best_steps_is_marked(tmp_path, drawn):
-    write(tmp_path, [(step, {"dev_f1": value}) for step, value in ((1, 0.1), (2, 0.9), (3, 0.9))])
+    write(tmp_path, [(step, {"dev_f1": value}) for step, value in ((1, 0.1), (2, 0.9), (3, 0.9), (4, None))])
     curves.plot(tmp_path, chosen="dev_f1")
     assert drawn[0][1][-1] == "best: 0.9 at step 2"

@@ -93,6 +93,16 @@ def span_example(record, offsets):
     return example(record, len(places), offsets=places, max_context=places[:, 0] >= 0)
 
 
+def test_of_equal_answers_that_of_the_first_window_is_taken():
+    """Whatever the order of the batches."""
+    examples = [span_example(0, [(0, 3)]), span_example(0, [(8, 11)])]
+    one = {"span_logits": np.ones((1, 2, 2))}
+    (found,) = predictions(
+        "span", [Record("q", ("who?", "Ada and Ada"))], examples, [(batch([[1]]), one), (batch([[0]]), one)]
+    )
+    assert (found.value, found.answered.start) == ("Ada", 0)
+
+
 @pytest.mark.parametrize("null", [False, True])
 def test_answers_of_the_windows_of_a_question(null):
     """Two windows in one row, the last one first, and another question."""
