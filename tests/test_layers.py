@@ -126,7 +126,19 @@ def test_a_planted_import_is_found(tmp_path, planted, found):
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_host_code_never_touches_a_device(module):
-    host = ("config", "batch", "console", "errors", "progress", "storage", "data", "corpus", "vocabulary", "cli")
+    host = (
+        "config",
+        "batch",
+        "console",
+        "errors",
+        "progress",
+        "storage",
+        "data",
+        "corpus",
+        "vocabulary",
+        "labelled",
+        "cli",
+    )
     if room(module) in host:
         assert not {name.split(".")[0] for name in imported(SOURCES[module])} & DEVICE_PACKAGES
 

@@ -178,7 +178,9 @@ def _readers(features: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 def _is_plain(feature: Any) -> bool:
-    return isinstance(feature, tfds.features.Text | tfds.features.ClassLabel | tfds.features.Tensor) and not feature.shape
+    return (
+        isinstance(feature, tfds.features.Text | tfds.features.ClassLabel | tfds.features.Tensor) and not feature.shape
+    )
 
 
 def _stored(name: str, feature: Any) -> Callable[[Any], list[Any]]:

@@ -49,7 +49,7 @@ def eval_batches(kind: str, examples: Sequence[Example], data: DataConfig, *, pa
 
 
 def epoch_rows(kind: str, examples: Sequence[Example], data: DataConfig, *, seed: int) -> int:
-    """Rows of an epoch, each of them: which examples share a row depends on the seed, but not how many rows there are."""
+    """Rows of each epoch. Which examples share a row depends on the seed, but not how many rows there are."""
     return len(_rows(kind, _lengths(examples), data, seed))
 
 

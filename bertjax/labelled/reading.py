@@ -29,7 +29,9 @@ def read(task: TaskConfig, sources: Sequence[str], *, labelled: bool = True) -> 
     the same is said on standard error. Raises DataError with the file and the line, or ConfigError for a field of the
     task that does not go with the file.
     """
-    setting = next((f"task.{name}" for name in ("train", "dev", "test") if getattr(task, name) == sources), "task.train")
+    setting = next(
+        (f"task.{name}" for name in ("train", "dev", "test") if getattr(task, name) == sources), "task.train"
+    )
     records: list[Record] = []
     for entry in sources:
         if entry.startswith("tfds:"):

@@ -31,7 +31,9 @@ def table(path: str, task: TaskConfig, *, labelled: bool) -> Iterator[Record]:
     if first is None:
         raise DataError(f"{path}: has nothing but blank lines; name a file with examples")
     names, is_header = _names(path, task, first[1], labelled)
-    place_of = {column: _place(path, task, setting, column, names) for setting, column in _columns(task, labelled)}
+    place_of = {
+        column: _place(path, task, setting, column, names) for setting, column in fields.needed(task, labelled=labelled)
+    }
     if not labelled and task.label not in place_of and _known(task.label, names):
         place_of[task.label] = _place(path, task, "task.label", task.label, names)
     width = len(first[1])
@@ -138,10 +140,6 @@ def _plain_name(path: str) -> str:
 # Columns ------------------------------------------------------------------------------------------------------------
 
 
-def _columns(task: TaskConfig, labelled: bool) -> list[tuple[str, str]]:
-    return list(fields.needed(task, labelled=labelled))
-
-
 def _known(column: str, names: Sequence[str]) -> bool:
     return column in names or column.isdecimal()
 
@@ -149,12 +147,14 @@ def _known(column: str, names: Sequence[str]) -> bool:
 def _names(path: str, task: TaskConfig, first: list[str], labelled: bool) -> tuple[list[str], bool]:
     """The names of the columns, and whether the first row is what gives them."""
     cells = [cell.strip() for cell in first]
-    asked = [column for _, column in _columns(task, labelled)]
+    asked = [column for _, column in fields.needed(task, labelled=labelled)]
     named = [column for column in asked if not column.isdecimal()]
     if task.header == "yes" or (task.header == "auto" and named and all(column in cells for column in named)):
         return cells, True
     if task.header == "auto" and not task.columns and named:
-        setting, column = next(pair for pair in _columns(task, labelled) if pair[1] in named and pair[1] not in cells)
+        setting, column = next(
+            pair for pair in fields.needed(task, labelled=labelled) if pair[1] in named and pair[1] not in cells
+        )
         error = fields.missing(setting, column, f"{path}: line 1", cells)
         raise ConfigError(f"{error}; if it is no header, name all columns in task.columns")
     return list(task.columns), False
@@ -163,7 +163,9 @@ def _names(path: str, task: TaskConfig, first: list[str], labelled: bool) -> tup
 def _place(path: str, task: TaskConfig, setting: str, column: str, names: Sequence[str]) -> int:
     """Which cell of a row is that of a column."""
     if names.count(column) > 1:
-        raise ConfigError(f"{setting} = {column!r}: {path} has several columns of this name; set it to a number, from 1")
+        raise ConfigError(
+            f"{setting} = {column!r}: {path} has several columns of this name; set it to a number, from 1"
+        )
     if column in names:
         return names.index(column)
     if column.isdecimal() and int(column) > 0:

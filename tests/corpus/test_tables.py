@@ -250,9 +250,7 @@ class BertjaxValues(tfds.core.GeneratorBasedBuilder):
         features = {"label": kind, "kinds": FEATURES.Sequence(kind), "words": FEATURES.Sequence(FEATURES.Text())}
         features |= {"score": np.float32, "grid": FEATURES.Tensor(shape=(1, 2), dtype=np.int32)}
         features |= {"parts": FEATURES.Sequence({"x": np.int64, "y": FEATURES.Text()})}
-        return tfds.core.DatasetInfo(
-            builder=self, features=FEATURES.FeaturesDict(features), disable_shuffling=True
-        )
+        return tfds.core.DatasetInfo(builder=self, features=FEATURES.FeaturesDict(features), disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {"train": enumerate(RECORDS)}
@@ -284,6 +282,8 @@ def test_a_damaged_record_is_named(data_dir):
     (shard,) = directory.glob("*.array_record*")
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=f"^{re.escape(path)}: cannot be read .record 0 is empty.; prepare the data set again"):
+    with pytest.raises(
+        DataError, match=f"^{re.escape(path)}: cannot be read .record 0 is empty.; prepare the data set again"
+    ):
         list(tables.tfds_values(path))
     shard.write_bytes(content)

@@ -34,7 +34,9 @@ def every_tokenizer(tmp_path_factory):
     for name in ("spiece.model", "vocab.txt"):
         for case in (True, False):
             found[f"{name} {'uncased' if case else 'cased'}"] = tokenizer.load(folder / name, lower_case=case)
-    return found | {name: tokenizer.load(folder / name, lower_case=None) for name in ("bpe.json", "lower.json", "unigram.json")}
+    return found | {
+        name: tokenizer.load(folder / name, lower_case=None) for name in ("bpe.json", "lower.json", "unigram.json")
+    }
 
 
 @pytest.fixture(scope="session")

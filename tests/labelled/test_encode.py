@@ -33,7 +33,9 @@ def test_texts_and_pairs(every_tokenizer):
     for loaded in every_tokenizer.values():
         cls, sep = loaded.special.cls, loaded.special.sep
         the, king = ids(loaded, "the"), ids(loaded, "king of")
-        (one,) = encode([record("the", label="b")], TaskConfig(kind="classify"), "ab", loaded, seq_len=64, token_types=True)
+        (one,) = encode(
+            [record("the", label="b")], TaskConfig(kind="classify"), "ab", loaded, seq_len=64, token_types=True
+        )
         assert one.tokens.tolist() == [cls, *the, sep] and not one.token_types.any()
         assert (one.label, one.record, one.tokens.dtype, one.token_types.dtype) == (1, 0, np.int32, np.int32)
         for token_types in (True, False):
@@ -55,17 +57,26 @@ def test_endings(pieces, capsys):
     records = [record("the king", "of", "in", label="1"), record("the", "city", "house " * 99)]
     examples = encode(records, task, (), pieces, seq_len=32, token_types=True)
     assert [(example.record, example.label) for example in examples] == [(0, 1), (0, 1), (1, -1), (1, -1)]
-    expected = [pieces.special.cls, *ids(pieces, "the king"), pieces.special.sep, *ids(pieces, "in"), pieces.special.sep]
+    expected = [
+        pieces.special.cls,
+        *ids(pieces, "the king"),
+        pieces.special.sep,
+        *ids(pieces, "in"),
+        pieces.special.sep,
+    ]
     assert examples[1].tokens.tolist() == expected
     assert len(examples[3].tokens) == 16
     assert "1 of 4 examples are longer than data.seq_len = 32 / 2 endings, and are cut" in capsys.readouterr().err
 
 
-def test_what_is_too_long_is_cut_and_said(pieces, capsys):
+def test_what_is_too_long_is_cut_and_said(pieces, capsys, monkeypatch):
     records = [record("the " * 20), record("the " * 6), record("the " * 7), record("")]
     examples = encode(records, TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert [len(example.tokens) for example in examples] == [8, 8, 8, 2]
     assert all(example.tokens[-1] == pieces.special.sep for example in examples)
+    assert capsys.readouterr().err == "2 of 4 examples are longer than data.seq_len = 8, and are cut\n"
+    monkeypatch.setattr(module, "BLOCK", 1)
+    encode(records, TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert capsys.readouterr().err == "2 of 4 examples are longer than data.seq_len = 8, and are cut\n"
     encode(records[1:2], TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert capsys.readouterr().err == ""
@@ -83,7 +94,7 @@ def test_pairs_are_cut_as_bert_cuts_them(a, b, room):
 
 @pytest.mark.parametrize("kind", ["classify", "tag", "span", "choice"])
 def test_blocks_change_nothing(pieces, monkeypatch, kind):
-    words = "the king of the north was lost in the house".split()
+    words = ["the", "king", "of", "the", "north", "was", "lost", "in", "the", "house"]
     if kind == "tag":
         records = [Record("f", tuple(words[i:]), tags=("O",) * len(words[i:])) for i in range(9)]
     else:

@@ -47,7 +47,7 @@ def test_an_unknown_label_is_named_with_the_nearest():
         check(labelled("x"), tuple(map(str, range(99))), "the model")
 
 
-NAMES = "O B-X I-X B-X B-Y I-Y I-Y O B-X".split()  # as IOB2
+NAMES = ["O", "B-X", "I-X", "B-X", "B-Y", "I-Y", "I-Y", "O", "B-X"]  # as IOB2
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,10 @@ NAMES = "O B-X I-X B-X B-Y I-Y I-Y O B-X".split()  # as IOB2
 )
 def test_all_spellings_tell_the_same_names(spelled):
     assert bio(spelled.split()) == tuple(NAMES)
+
+
+def test_a_name_ends_where_its_last_word_says():
+    assert bio(["B-X", "E-X", "I-X", "U-X", "L-X", "S-X", "I-X"]) == ("B-X", "I-X", "B-X", "B-X", "B-X", "B-X", "B-X")
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{place}-{kind}" for place in "BIESLUM" for kind in "XY")])))

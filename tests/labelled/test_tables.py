@@ -41,7 +41,9 @@ def test_columns_by_name_and_by_number(tmp_path):
     assert pairs(table(path, without, **named)) == [("one", "good"), ("two", "bad")]
     assert pairs(table(path, with_header, **named)) == [("one", "good"), ("two", "bad")]  # known by the names in it
     assert len(table(path, with_header, header="no", **named)) == 3
-    assert pairs(table(path, "2\ttext\nlabel\tx\n", text="text", label="2")) == [("x", "label")]  # a name before a number
+    assert pairs(table(path, "2\ttext\nlabel\tx\n", text="text", label="2")) == [
+        ("x", "label")
+    ]  # a name before a number
 
 
 def test_columns_that_are_not_there(tmp_path):
@@ -173,7 +175,11 @@ def test_lines_of_json(tmp_path, capsys):
         (['{"text": "a", "label": 1}', "{"], DataError, "line 2: no JSON"),
         (["[1]"], DataError, "line 1: no JSON object but list"),
         (["[" * 100_000], DataError, "line 1: no JSON"),
-        (['{"txt": "a", "label": 1}'], ConfigError, "line 1 has no such column; it has txt, label; the nearest is 'txt'"),
+        (
+            ['{"txt": "a", "label": 1}'],
+            ConfigError,
+            "line 1 has no such column; it has txt, label; the nearest is 'txt'",
+        ),
         (['{"text": "a", "label": 1}', '{"label": 1}'], DataError, "line 2: column 'text' is missing"),
         (['{"text": 5, "label": 1}'], DataError, "line 1: column 'text' is 5 and no text"),
         (['{"text": "\\ud800", "label": 1}'], DataError, "no character of a text"),

@@ -1,6 +1,5 @@
 """Long sentences and contexts become several examples, of which nothing is lost; places in a text are right."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,25 @@ from bertjax.labelled.records import Answer, Record
 from bertjax.labelled.windows import offsets
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-ODD = [*"ab ,7", " ", "\u00a0", "\t", "é", "e\u0301", "ﬁ", "中", "国", "İ", "ß", "½", "…", "🤗", "\u0301", "2020,", "1,000,"]
+ODD = [
+    *"ab ,7",
+    " ",
+    "\u00a0",
+    "\t",
+    "é",
+    "e\u0301",
+    "ﬁ",
+    "中",
+    "国",
+    "İ",
+    "ß",
+    "½",
+    "…",
+    "🤗",
+    "\u0301",
+    "2020,",
+    "1,000,",
+]
 ODD += ["¨", "Å", "ك", "ﷺ", "가", "\u200b", "\u3000", "Σ", "ς", "Dž", "\ufeff", "x\u0323\u0307"]
 
 
@@ -103,6 +120,13 @@ def test_the_tokens_of_an_answer_are_its_text(every_tokenizer):
                 assert found == answer, (name, answer, found)
 
 
+def test_what_is_dropped_belongs_to_the_token_beside_it(pieces):
+    context = "the \u200bking\u200b of \u0301caf\u0301e\u0301, the"
+    for answer in ("\u200bking\u200b", "\u0301caf\u0301e\u0301", "of \u0301caf\u0301e\u0301,"):
+        (example,) = windows([asked(context, answer)], pieces)
+        assert text_of(example, context) == answer
+
+
 @given(st.lists(st.sampled_from(ODD), min_size=1, max_size=14), st.data())
 @settings(max_examples=150, deadline=None)
 def test_places_are_those_of_the_text(every_tokenizer, parts, data):
@@ -116,7 +140,12 @@ def test_places_are_those_of_the_text(every_tokenizer, parts, data):
         assert ids_n.tolist() == same_n.tolist() and lengths.tolist() == same.tolist()
         found = offsets(text, places_n2[: lengths[0]])
         starts, ends = found.T
-        assert (starts <= ends).all() and (np.diff(starts) >= 0).all() and (ends <= len(text)).all() and (starts >= 0).all()
+        assert (
+            (starts <= ends).all()
+            and (np.diff(starts) >= 0).all()
+            and (ends <= len(text)).all()
+            and (starts >= 0).all()
+        )
         stretches = [text[a:b] for a, b in found]
         assert all(stretch == stretch.strip() for stretch in stretches), name
         # What stands alone and is dropped as a whole, as a zero-width space, is at no token.
@@ -198,8 +227,8 @@ def test_a_long_question_is_cut(pieces):
 
 def test_an_answer_that_crosses_the_end_of_a_part_is_in_the_next(pieces):
     context = " ".join(["the king of"] * 10)
-    start = [i for i, c in enumerate(context) if c == " "][9] + 1  # the words 10 to 12
-    answer = " ".join(context.split()[10:13])
+    start = [i for i, c in enumerate(context) if c == " "][9] + 1  # the words 10 and 11; the first part ends with 10
+    answer = " ".join(context.split()[10:12])
     record = Record("f", ("the of", context), answers=(Answer(start, answer),))
     examples = windows([record], pieces, seq_len=16, stride=4)
     assert [example.span != (0, 0) for example in examples] == [False, True, True, False, False, False]
