@@ -13,6 +13,6 @@ encode     records -> examples
 windows    the same for sentences and texts that are longer than a row, and where tokens are in a text
 batches    examples -> rows, packed or in buckets, and batches in the order of an epoch
 
-Imports `config`, `batch`, `errors`, `console`, `storage`, `data` (the tokenizer, packing) and `corpus` (opening of files,
-TFDS). `encode` and what it imports need none of the packages that read data sets. Nothing here creates a JAX array.
+Imports `config`, `batch`, `errors`, `console`, `storage`, `data` (the tokenizer, packing) and `corpus` (files, TFDS).
+`encode` and what it imports need none of the packages that read data sets. Nothing here creates a JAX array.
 """

@@ -18,7 +18,7 @@ _HEADER_ROWS = 20
 """Rows from which on a label that none but the first row has is taken for a header."""
 
 Rows = Iterator[tuple[int, list[str]]]
-"""(number of the line at which it begins, its cells) of each row."""
+"""(number of the line at which it begins, its cells) of each row; [] for a blank line."""
 
 
 def table(path: str, task: TaskConfig, *, labelled: bool) -> Iterator[Record]:
@@ -93,24 +93,26 @@ def _rows(path: str, task: TaskConfig, notes: Notes) -> Rows:
     lines = source.text_lines(path, notes)
     if delimiter == " " and task.quotes == "yes":
         raise ConfigError("task.quotes = 'yes': with task.delimiter = space a line has two columns; set it to no")
-    if task.quotes == "yes" or (task.quotes == "auto" and (comma or delimiter in ",;")):
-        yield from _quoted(path, lines, delimiter, notes)
-        return
+    quoted = task.quotes == "yes" or (task.quotes == "auto" and (comma or delimiter in ",;"))
     blank: list[int] = []
-    for number, line in lines:
-        if not line.strip():
+    for number, cells in _quoted(path, lines, delimiter) if quoted else _plain(lines, delimiter):
+        if not cells:
             blank.append(number)
             continue
         for skipped in blank:  # none at the end, where one more line end is no mistake
             notes.add("blank, and left out", skipped)
         blank.clear()
-        yield number, line.split(delimiter, 1 if delimiter == " " else -1)
+        yield number, cells
 
 
-def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str, notes: Notes) -> Rows:
+def _plain(lines: Iterator[tuple[int, str]], delimiter: str) -> Rows:
+    for number, line in lines:
+        yield number, line.split(delimiter, 1 if delimiter == " " else -1) if line.strip() else []
+
+
+def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str) -> Rows:
     csv.field_size_limit(2 * source.MAX_LINE)  # what is too long is said by `source.text`, with its line
     reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=delimiter, strict=True)
-    blank: list[int] = []
     while True:
         number = reader.line_num + 1
         try:
@@ -121,12 +123,6 @@ def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str, notes: 
             raise DataError(f"{path}: line {number}: {problem}; {fix}") from None
         if cells is None:
             return
-        if not cells:
-            blank.append(number)
-            continue
-        for skipped in blank:
-            notes.add("blank, and left out", skipped)
-        blank.clear()
         yield number, cells
 
 
