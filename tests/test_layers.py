@@ -139,6 +139,7 @@ def test_host_code_never_touches_a_device(module):
         "data",
         "corpus",
         "vocabulary",
+        "labelled",
         "cli",
     )
     if room(module) in host:

@@ -18,7 +18,7 @@ _HEADER_ROWS = 20
 """Rows from which on a label that none but the first row has is taken for a header."""
 
 Rows = Iterator[tuple[int, list[str]]]
-"""(number of the line at which it begins, its cells) of each row."""
+"""(number of the line at which it begins, its cells) of each row; [] for a blank line."""
 
 
 def table(path: str, task: TaskConfig, *, labelled: bool) -> Iterator[Record]:
@@ -31,7 +31,9 @@ def table(path: str, task: TaskConfig, *, labelled: bool) -> Iterator[Record]:
     if first is None:
         raise DataError(f"{path}: has nothing but blank lines; name a file with examples")
     names, is_header = _names(path, task, first[1], labelled)
-    place_of = {column: _place(path, task, setting, column, names) for setting, column in _columns(task, labelled)}
+    place_of = {
+        column: _place(path, task, setting, column, names) for setting, column in fields.needed(task, labelled=labelled)
+    }
     if not labelled and task.label not in place_of and _known(task.label, names):
         place_of[task.label] = _place(path, task, "task.label", task.label, names)
     width = len(first[1])
@@ -91,24 +93,26 @@ def _rows(path: str, task: TaskConfig, notes: Notes) -> Rows:
     lines = source.text_lines(path, notes)
     if delimiter == " " and task.quotes == "yes":
         raise ConfigError("task.quotes = 'yes': with task.delimiter = space a line has two columns; set it to no")
-    if task.quotes == "yes" or (task.quotes == "auto" and (comma or delimiter in ",;")):
-        yield from _quoted(path, lines, delimiter, notes)
-        return
+    quoted = task.quotes == "yes" or (task.quotes == "auto" and (comma or delimiter in ",;"))
     blank: list[int] = []
-    for number, line in lines:
-        if not line.strip():
+    for number, cells in _quoted(path, lines, delimiter) if quoted else _plain(lines, delimiter):
+        if not cells:
             blank.append(number)
             continue
         for skipped in blank:  # none at the end, where one more line end is no mistake
             notes.add("blank, and left out", skipped)
         blank.clear()
-        yield number, line.split(delimiter, 1 if delimiter == " " else -1)
+        yield number, cells
 
 
-def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str, notes: Notes) -> Rows:
+def _plain(lines: Iterator[tuple[int, str]], delimiter: str) -> Rows:
+    for number, line in lines:
+        yield number, line.split(delimiter, 1 if delimiter == " " else -1) if line.strip() else []
+
+
+def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str) -> Rows:
     csv.field_size_limit(2 * source.MAX_LINE)  # what is too long is said by `source.text`, with its line
     reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=delimiter, strict=True)
-    blank: list[int] = []
     while True:
         number = reader.line_num + 1
         try:
@@ -119,12 +123,6 @@ def _quoted(path: str, lines: Iterator[tuple[int, str]], delimiter: str, notes: 
             raise DataError(f"{path}: line {number}: {problem}; {fix}") from None
         if cells is None:
             return
-        if not cells:
-            blank.append(number)
-            continue
-        for skipped in blank:
-            notes.add("blank, and left out", skipped)
-        blank.clear()
         yield number, cells
 
 
@@ -138,10 +136,6 @@ def _plain_name(path: str) -> str:
 # Columns ------------------------------------------------------------------------------------------------------------
 
 
-def _columns(task: TaskConfig, labelled: bool) -> list[tuple[str, str]]:
-    return list(fields.needed(task, labelled=labelled))
-
-
 def _known(column: str, names: Sequence[str]) -> bool:
     return column in names or column.isdecimal()
 
@@ -149,12 +143,14 @@ def _known(column: str, names: Sequence[str]) -> bool:
 def _names(path: str, task: TaskConfig, first: list[str], labelled: bool) -> tuple[list[str], bool]:
     """The names of the columns, and whether the first row is what gives them."""
     cells = [cell.strip() for cell in first]
-    asked = [column for _, column in _columns(task, labelled)]
+    asked = [column for _, column in fields.needed(task, labelled=labelled)]
     named = [column for column in asked if not column.isdecimal()]
     if task.header == "yes" or (task.header == "auto" and named and all(column in cells for column in named)):
         return cells, True
     if task.header == "auto" and not task.columns and named:
-        setting, column = next(pair for pair in _columns(task, labelled) if pair[1] in named and pair[1] not in cells)
+        setting, column = next(
+            pair for pair in fields.needed(task, labelled=labelled) if pair[1] in named and pair[1] not in cells
+        )
         error = fields.missing(setting, column, f"{path}: line 1", cells)
         raise ConfigError(f"{error}; if it is no header, name all columns in task.columns")
     return list(task.columns), False

@@ -92,15 +92,15 @@ def _starts(total: int, size: int, stride: int) -> list[int]:
 
 
 def _fullest(total: int, size: int, starts: list[int]) -> np.ndarray:
-    """int [T] which part has most context of each token: the smaller of what is before and after it, and then the
-    longer part, as in the script of SQuAD for BERT (run_squad.py, `_check_is_max_context`).
+    """int [T] which part has most context of each token, counted where it has less, before it or after it; of equal
+    ones the first, as in the script of SQuAD for BERT (run_squad.py, `_check_is_max_context`).
     """
     token_T = np.arange(total)
-    best_T, part_T = np.full(total, -1.0), np.zeros(total, np.int64)
+    best_T, part_T = np.full(total, -1), np.zeros(total, np.int64)
     for part, start in enumerate(starts):
         end = min(start + size, total)
         within = slice(start, end)
-        score = np.minimum(token_T[within] - start, end - 1 - token_T[within]) + 0.01 * (end - start)
+        score = np.minimum(token_T[within] - start, end - 1 - token_T[within])
         better = score > best_T[within]
         best_T[within][better], part_T[within][better] = score[better], part
     return part_T

@@ -69,11 +69,14 @@ def test_endings(pieces, capsys):
     assert "1 of 4 examples are longer than data.seq_len = 32 / 2 endings, and are cut" in capsys.readouterr().err
 
 
-def test_what_is_too_long_is_cut_and_said(pieces, capsys):
+def test_what_is_too_long_is_cut_and_said(pieces, capsys, monkeypatch):
     records = [record("the " * 20), record("the " * 6), record("the " * 7), record("")]
     examples = encode(records, TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert [len(example.tokens) for example in examples] == [8, 8, 8, 2]
     assert all(example.tokens[-1] == pieces.special.sep for example in examples)
+    assert capsys.readouterr().err == "2 of 4 examples are longer than data.seq_len = 8, and are cut\n"
+    monkeypatch.setattr(module, "BLOCK", 1)
+    encode(records, TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert capsys.readouterr().err == "2 of 4 examples are longer than data.seq_len = 8, and are cut\n"
     encode(records[1:2], TaskConfig(kind="classify"), "ab", pieces, seq_len=8, token_types=True)
     assert capsys.readouterr().err == ""

@@ -65,6 +65,10 @@ def test_all_spellings_tell_the_same_names(spelled):
     assert bio(spelled.split()) == tuple(NAMES)
 
 
+def test_a_name_ends_where_its_last_word_says():
+    assert bio(["B-X", "E-X", "I-X", "U-X", "L-X", "S-X", "I-X"]) == ("B-X", "I-X", "B-X", "B-X", "B-X", "B-X", "B-X")
+
+
 @given(st.lists(st.sampled_from(["O", *(f"{place}-{kind}" for place in "BIESLUM" for kind in "XY")])))
 def test_iob2_is_what_comes_out(tags):
     result = bio(tags)

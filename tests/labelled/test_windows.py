@@ -120,6 +120,13 @@ def test_the_tokens_of_an_answer_are_its_text(every_tokenizer):
                 assert found == answer, (name, answer, found)
 
 
+def test_what_is_dropped_belongs_to_the_token_beside_it(pieces):
+    context = "the \u200bking\u200b of \u0301caf\u0301e\u0301, the"
+    for answer in ("\u200bking\u200b", "\u0301caf\u0301e\u0301", "of \u0301caf\u0301e\u0301,"):
+        (example,) = windows([asked(context, answer)], pieces)
+        assert text_of(example, context) == answer
+
+
 @given(st.lists(st.sampled_from(ODD), min_size=1, max_size=14), st.data())
 @settings(max_examples=150, deadline=None)
 def test_places_are_those_of_the_text(every_tokenizer, parts, data):
@@ -220,8 +227,8 @@ def test_a_long_question_is_cut(pieces):
 
 def test_an_answer_that_crosses_the_end_of_a_part_is_in_the_next(pieces):
     context = " ".join(["the king of"] * 10)
-    start = [i for i, c in enumerate(context) if c == " "][9] + 1  # the words 10 to 12
-    answer = " ".join(context.split()[10:13])
+    start = [i for i, c in enumerate(context) if c == " "][9] + 1  # the words 10 and 11; the first part ends with 10
+    answer = " ".join(context.split()[10:12])
     record = Record("f", ("the of", context), answers=(Answer(start, answer),))
     examples = windows([record], pieces, seq_len=16, stride=4)
     assert [example.span != (0, 0) for example in examples] == [False, True, True, False, False, False]
