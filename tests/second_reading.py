@@ -19,6 +19,7 @@ from bertjax.huggingface.config_json import ACTIVATIONS, FIELDS, REQUIRED
 
 SAME, ANOTHER, WRONG = "harmless", "another value", "silent wrong"
 
+PIECES = {"pieces", "special", "ids"}
 _ROTATION, _WINDOW = {"rotary_base", "rotary_base_local"}, {"window", "global_every", "rotary_base_local"}
 MAY_CHANGE = {
     "rope_parameters": _ROTATION,
@@ -33,12 +34,13 @@ MAY_CHANGE = {
 
 def verdict(found, whole, file, before, after):
     """Whether `found`, which loads with a file whose content was `before` and is now `after`, is `whole`, as it loaded
-    before, or differs from it as the file says.
+    before, or differs from it as the file says. Other scores of pieces are another value, also where no text shows it.
     """
     change = changed(found, whole)
-    if not _READINGS[file](found, whole, before, after, change):
+    fits, other = _READINGS[file](found, whole, before, after, change)
+    if not fits:
         return WRONG
-    return ANOTHER if change else SAME
+    return ANOTHER if change or other else SAME
 
 
 def changed(found, whole):
@@ -79,17 +81,17 @@ def _fits_config(found, whole, before, after, change):
         if value == other:
             continue
         if key in REQUIRED[family] or key == "model_type":
-            return False  # it should have been refused
+            return False, True  # it should have been refused
         allowed |= MAY_CHANGE.get(key, set())
         if key in known:
             field = known[key][0]
             allowed.add(field)
             read = getattr(found.config, field)
             if read != (ACTIVATIONS[value] if field == "activation" else value):
-                return False
+                return False, True
         if family == "roberta" and key == "pad_token_id":  # how many rows of the table of positions are of padding
             allowed |= {"max_positions", "params"}
-    return change <= allowed
+    return change <= allowed, False
 
 
 def _fits_weights(found, whole, before, after, change):
@@ -98,35 +100,40 @@ def _fits_weights(found, whole, before, after, change):
     try:
         tensors = safetensors.numpy.load(after)
     except safetensors.SafetensorError:
-        return not change
-    return change <= {"params"} and different(tensors, others) == different(found.params, whole.params)
+        return not change, False
+    other = different(tensors, others)
+    return change <= {"params"} and other == different(found.params, whole.params), other > 0
 
 
 def _fits_settings(found, whole, before, after, change):
     uncased = json.loads(after).get("do_lower_case") is not False
-    return change <= {"lower_case", "ids"} and found.tokenizer.lower_case == uncased
+    return change <= {"lower_case", "ids"} and found.tokenizer.lower_case == uncased, False
 
 
 def _fits_vocabulary(found, whole, before, after, change):
     lines = [line.rstrip("\r") for line in after.decode().removesuffix("\n").split("\n")]
-    return change <= {"pieces", "special", "ids"} and found.tokenizer.pieces == lines
+    return change <= PIECES and found.tokenizer.pieces == lines, False
 
 
 def _fits_sentencepiece(found, whole, before, after, change):
-    pieces = [piece.piece for piece in ModelProto.FromString(after).pieces]
-    return change <= {"pieces", "special", "ids"} and found.tokenizer.pieces == pieces
+    model = ModelProto.FromString(after)
+    fits = change <= PIECES and found.tokenizer.pieces == [piece.piece for piece in model.pieces]
+    return fits, model != ModelProto.FromString(before)
 
 
 def _fits_tokenizer_json(found, whole, before, after, change):
     """A vocabulary is an object of ids, or a list of pieces with scores; added pieces have their ids beside them."""
     if found.tokenizer.digest != hashlib.sha256(after).hexdigest():
-        return not change  # there is a vocab.txt or a spiece.model, which is read in its place
+        return not change, False  # there is a vocab.txt or a spiece.model, which is read in its place
     values = json.loads(after)
     vocabulary = values["model"]["vocab"]
-    ids = vocabulary if isinstance(vocabulary, dict) else {piece: i for i, (piece, _) in enumerate(vocabulary)}
-    ids = ids | {token["content"]: token["id"] for token in values["added_tokens"]}
-    named = {index: piece for piece, index in ids.items()}
-    return change <= {"pieces", "special", "ids"} and found.tokenizer.pieces == [named[i] for i in range(len(named))]
+    if isinstance(vocabulary, dict):
+        named = {index: piece for piece, index in vocabulary.items()}
+    else:
+        named = {index: piece for index, (piece, _) in enumerate(vocabulary)}
+    named |= {token["id"]: token["content"] for token in values["added_tokens"]}
+    fits = change <= PIECES and found.tokenizer.pieces == [named[i] for i in range(len(named))]
+    return fits, values != json.loads(before)
 
 
 _READINGS = {
@@ -137,4 +144,4 @@ _READINGS = {
     "spiece.model": _fits_sentencepiece,
     "tokenizer.json": _fits_tokenizer_json,
 }
-"""By file: whether what changed in a model is what changed in it."""
+"""By file: whether what changed in a model is what changed in it, and whether it says something else in any case."""

@@ -393,6 +393,9 @@ def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
         if model.get(name) and not (kind == "WordPiece" and model[name] == "##"):
             raise ValueError(f"its model.{name} is set")
     tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    for token in values.get("added_tokens") or ():  # the library would give it another id, and say nothing
+        if (index := tokenizer.token_to_id(token["content"])) != token["id"]:
+            raise ValueError(f"its added token {token['content']!r:.40} has the id {token['id']}, and is {index}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if kind in _DECODERS:

@@ -276,7 +276,8 @@ def test_bpe_spellings_are_text(tmp_path):
         ({"model": {"continuing_subword_prefix": "Ġ"}}, "continuing_subword_prefix is set"),  # the library would panic
         ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is set"),
         ({"model": {"merges": [["Ġ", "nothing"]]}}, "out of vocabulary"),
-        ({"model": {"vocab": {"<s>": 0, "a": 2}, "merges": []}}, "no piece with id 1"),
+        ({"model": {"vocab": {"<s>": 0, "a": 2}, "merges": []}, "added_tokens": []}, "no piece with id 1"),
+        ({"model": {"vocab": {"<s>": 1, "a": 0}, "merges": []}}, "its added token '<s>' has the id 0, and is 1"),
         ({"model": {"vocab": {"<s>": 0, "a": 1}, "merges": []}, "added_tokens": []}, "has no piece <pad> or [PAD]"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "split by Whitespace"),
         ({"pre_tokenizer": None}, "split by none"),
