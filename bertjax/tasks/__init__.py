@@ -6,8 +6,6 @@ terms       their losses
 fit         whether a run fits into memory, and what would
 distill     a teacher beside them: it wraps the forward function and adds terms
 teacher     the model that is learnt from: opened, checked, put on the devices
-sweep       runs at several rates, lengths and seeds in one process; the best of them is the model
-ranking     what they say together
 evaluate    losses and accuracies on held-out text
 minimal_pairs  which of two sentences is likelier, by command and during training
 
