@@ -14,10 +14,10 @@ from small import one_device_mesh, tiny
 
 from bertjax.config.limits import limits
 from bertjax.config.schema import ComputeConfig, ModelConfig
+from bertjax.finetuning.terms import TERMS
 from bertjax.model.encoder import Encoder
 from bertjax.model.heads import HEADS
 from bertjax.model.network import abstract_params, apply, init, param_shardings
-from bertjax.tasks.label_terms import TERMS
 from bertjax.train import objective
 
 LABELLED = {"num_layers": 1, "heads": ("pooler", "classifier", "tagger", "span_head"), "labels": ("a", "b", "c")}

@@ -1,4 +1,4 @@
-"""`bertjax.tasks.label_terms`: losses by hand, packed and not, and fine-tuning that follows torch."""
+"""`bertjax.finetuning.terms`: losses by hand, packed and not, and fine-tuning that follows torch."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import pytest
 from directories import hf, ours, write
 
 from bertjax.config.schema import ComputeConfig, OptimConfig
+from bertjax.finetuning.terms import TERMS, choice_logits, span_logits
 from bertjax.model import network
-from bertjax.tasks.label_terms import TERMS, choice_logits, span_logits
 from bertjax.train import objective
 from bertjax.train.optim import make_optimizer
 
