@@ -9,7 +9,7 @@ import optax
 import pytest
 from directories import hf, ours, write
 
-from bertjax.config.schema import ComputeConfig, OptimConfig
+from bertjax.config.schema import ComputeConfig, Config, OptimConfig, RunConfig
 from bertjax.finetuning.terms import TERMS, choice_logits, span_logits
 from bertjax.model import network
 from bertjax.train import objective
@@ -148,7 +148,7 @@ def batches(config, asked):
 
 
 def losses_here(config, params, asked):
-    optimizer = make_optimizer(OPTIM, steps=STEPS)
+    optimizer = make_optimizer(Config(optim=OPTIM, run=RunConfig(steps=STEPS)))
     terms = {asked: (1.0, TERMS[asked])}
 
     def loss(params, batch):
