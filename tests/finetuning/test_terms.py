@@ -210,5 +210,5 @@ def test_fine_tuning_follows_torch(family, asked, tmp_path):
     config = dataclasses.replace(config, dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0)
     directory = write(tmp_path / "model", f"{family}_{asked}", config=config)
     found, expected = losses_here(config, params, asked), losses_there(config, directory, asked)
-    assert np.mean(expected[-3:]) < 0.9 * np.mean(expected[:3])
+    assert np.mean(expected[-3:]) < 0.95 * np.mean(expected[:3])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
