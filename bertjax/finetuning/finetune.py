@@ -181,7 +181,7 @@ class _Run:
 
 
 def _as_before(config: Config, directory: Path, origin: Origin) -> Config:
-    """The config with what followed from the inputs of the run in `directory`, if there is one, and is not given now."""
+    """The config with what followed from the inputs of the run in `directory`, if there is one, unless given now."""
     known = workdir.remembered(directory)
     if known is None:
         return config
