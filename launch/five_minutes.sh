@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole path on one text: pretraining, a task with labels, an export, predictions; five commands.
-#   launch/five_minutes.sh
+#   launch/five_minutes.sh [--config.SECTION.FIELD=VALUE ...]   (of the pretraining)
 # TEXT names the text (files or patterns; without it, the English that ships with Python), WORKDIR another directory than
 # runs/five. The task is made of the text (launch/swapped_words.py): was a sentence so, or are two of its words swapped?
 # Run again, it goes on where it stopped. The last line of standard output is one JSON object with the accuracy on dev.
@@ -13,7 +13,8 @@ workdir="${WORKDIR:-runs/five}"
 bertjax() { .venv/bin/bertjax "$@"; }
 [ -e "$workdir/labels/dev.tsv" ] || .venv/bin/python launch/swapped_words.py "${TEXT:-builtin}" "$workdir/labels"
 
-bertjax prepare --config=quickstart --workdir="$workdir/model" --config.data.source="$workdir/labels/text.txt" "$@"
+bertjax prepare --config=quickstart --workdir="$workdir/model" --config.data.source="$workdir/labels/text.txt" \
+    --config.run.steps=1000 "$@"
 bertjax pretrain --workdir="$workdir/model"
 bertjax finetune --config=finetune/classify --workdir="$workdir/task" --config.run.init_from="$workdir/model" \
     --config.task.train="$workdir/labels/train.tsv" --config.task.dev="$workdir/labels/dev.tsv" \
