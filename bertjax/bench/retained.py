@@ -9,10 +9,10 @@ from typing import Any
 from bertjax import storage
 from bertjax.console import say
 from bertjax.errors import DataError
+from bertjax.finetuning.finetune import RESULT
+from bertjax.train import workdir
 
-RESULT = "result.json"
-"""What `bertjax finetune` writes into its work directory at the end."""
-_SIZE_LIMIT = 10_000_000  # bytes
+_SIZE_LIMIT = 10_000_000  # bytes of a result
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ def results_of(path: Path) -> dict[str, Result]:
 
 
 def _fine_tuned(path: Path) -> bool:
-    from bertjax.train import workdir
-
     found = workdir.remembered(path)
     return found is not None and found[0].task.kind != ""
 
@@ -63,11 +61,15 @@ def _read(path: Path) -> Result:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); {fix}") from None
     match values:
-        case {"task": str(task), "metric": str(metric), "dev": dict(dev), "test": dict(test)}:
-            numbers = [*dev.values(), *test.values()]
-            if all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+        case {"task": str(task), "metric": str(metric), "metrics": {"dev": dict(dev), **others}}:
+            test = others.get("test", {})
+            if isinstance(test, dict) and all(map(_is_number, [*dev.values(), *test.values()])):
                 return Result(task, metric, dev, test)
     raise DataError(f"{path}: is no result of `bertjax finetune`; {fix}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def tasks_of(found: list[dict[str, Result]]) -> dict[str, dict[str, str]]:

@@ -182,7 +182,7 @@ def answer(
     pairs: list[tuple[str, ...]] = list(zip(asked, given, strict=True))
     found: list[Any] = _predicted(model, kind, pairs, null_threshold=threshold, null=may_lack)
     return [
-        Answered(text, start, start + len(text) if text else -1, scores.get(text, 0.0))
+        Answered(text, start, start + len(text), scores.get(text, 0.0))
         for text, start, scores in ((one.value, one.answered.start, one.scores) for one in found)
     ]
 

@@ -19,6 +19,7 @@ from bertjax.data import dataset, tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
+from bertjax.train.state import TrainState
 from bertjax.trained import inference
 
 
@@ -35,7 +36,8 @@ def runs(inputs, tmp_path_factory):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
         identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
-        writes.save(1, {"params": params, "step": np.int32(1)}, identity=identity, rows=8, config=config)
+        state = TrainState(step=np.ones([], np.int32), params=params, opt_state=())
+        writes.save(1, state, identity=identity, rows=8, config=config)
         writes.close()
         workdir.save_config(root / name, config)
     return root
@@ -144,10 +146,10 @@ def tasks(tmp_path_factory):
     for model, layers, scores in (("teacher", 2, (0.8, 0.5)), ("student", 1, (0.76, 0.45))):
         for task, kind, score in zip(("moods", "names"), ("classify", "tag"), scores, strict=True):
             config = finetuned.config_of(kind, model={"num_layers": layers}, task={"name": task})
-            values = {"metric": "f1", "dev": {"f1": score}, "test": {"f1": score - 0.1}}
-            write_result(root / model / task, config, **values)
+            metrics = {"dev": {"f1": score}, "test": {"f1": score - 0.1}}
+            write_result(root / model / task, config, metric="f1", metrics=metrics)
     config = finetuned.config_of("classify", task={"name": "moods"})
-    write_result(root / "single", config, dev={"f1": 0.2, "accuracy": 0.9}, test={})
+    write_result(root / "single", config, metrics={"dev": {"f1": 0.2, "accuracy": 0.9}})
     return root
 
 

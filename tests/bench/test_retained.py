@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from small import tiny
 
@@ -11,7 +12,7 @@ from bertjax.config.recipe import override
 from bertjax.errors import DataError
 from bertjax.train import workdir
 
-WRITTEN = {"task": "sst2", "kind": "classify", "metric": "accuracy", "dev": {"accuracy": 0.5}, "test": {}}
+WRITTEN = {"task": "sst2", "kind": "classify", "metric": "accuracy", "metrics": {"dev": {"accuracy": 0.5}}}
 
 
 def write(directory, **values):
@@ -25,6 +26,8 @@ def test_a_run_is_one_task_and_a_directory_of_runs_is_several(tmp_path):
     write(one / "points" / "lr=1", task="of a point")
     assert runs_of(one) == [one]
     assert results_of(one) == {"sst2": Result("sst2", "accuracy", {"accuracy": 0.5}, {})}
+    both = write(tmp_path / "both", metrics={"dev": {"f1": 0.5}, "test": {"f1": 1, "loss": 2.5}})
+    assert results_of(both)["sst2"] == Result("sst2", "accuracy", {"f1": 0.5}, {"f1": 1, "loss": 2.5})
     for name in ("b", "a"):
         write(tmp_path / "many" / name, task=name)
     (tmp_path / "many" / "notes").mkdir()
@@ -55,8 +58,12 @@ def test_a_run_that_is_not_done_is_told(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "[" * 100_000, json.dumps(WRITTEN | {"dev": {"accuracy": "high"}}), '{"dev": NaN}', "\xff"]
-    + [json.dumps({k: v for k, v in WRITTEN.items() if k != missing}) for missing in ("task", "metric", "dev", "test")],
+    ["", "[]", "{}", "[" * 100_000, "\xff"]
+    + [json.dumps({k: v for k, v in WRITTEN.items() if k != missing}) for missing in ("task", "metric", "metrics")]
+    + [
+        json.dumps(WRITTEN | {"metrics": metrics})
+        for metrics in ({}, {"test": {}}, {"dev": {"f1": "high"}}, {"dev": {"f1": np.nan}}, {"dev": {}, "test": []})
+    ],
 )
 def test_what_is_no_result_is_one_line(text, tmp_path):
     (tmp_path / retained.RESULT).write_text(text, encoding="latin-1")
