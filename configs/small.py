@@ -128,11 +128,11 @@ class _Fitting:
             self._set("optim", decay_steps=min(run.steps * 3 // 5, max(run.steps - optim.warmup_steps, 0)))
         often = max(1, run.steps // 5)
         self._set("run", log_every=max(1, run.steps // 50), eval_every=often, save_every=often)
-        minutes = run.steps * tokens / self._seen() * self.seconds / 60
+        minutes = max(1, round(run.steps * tokens / self._seen() * self.seconds / 60))
         place = f"{self.machine.devices} {self.machine.kind}"
         place = f"{self.machine.cores} CPU cores" if self.machine.platform == "cpu" else place
         told = f"{run.steps:,} steps of {data.batch_size} rows, {epochs:.{int(epochs < 10)}f} times over the text"
-        return f"training    {told}: roughly {max(1, round(minutes))} minutes on {place}"
+        return f"training    {told}: roughly {minutes} minute{'s' * (minutes > 1)} on {place}"
 
     def _batch(self):
         """Set the rows of a step, and in how many parts they fit into half of the memory, for there is more to it."""

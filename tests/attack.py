@@ -31,7 +31,8 @@ PATIENCE = 4
 """How many times that must pass until it is given up: tests share the machine, and what hangs, hangs for ever."""
 CODES = {kind.exit_code for kind in (UserError, *UserError.__subclasses__())}
 """Exit codes that are documented, but those of success and of a run that was stopped."""
-GOOD = ("refused", "harmless", "older step")
+GOOD = ("refused", "harmless", "older step", "another value")
+"""The last: a file of others that is as valid as it was and says something else."""
 FAULTS = ("silent wrong", "traceback", "hang", "touched", "unclear")
 HELD = re.compile(r"bertjax: |step \d+/\d+ |/\S+: |\d+ x cpu: |compiled in |first step: ")
 """How a line of standard error begins: an error, progress, what became of a file."""

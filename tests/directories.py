@@ -3,6 +3,7 @@
 import functools
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -50,6 +51,39 @@ UNSHARED = {
 }
 
 
+LABELS = ("no", "yes", "perhaps, \u00e9")
+ASKED = {
+    "classify": {"heads": ("pooler", "classifier"), "labels": LABELS},
+    "regress": {"heads": ("pooler", "classifier"), "labels": ("score",)},
+    "choice": {"heads": ("pooler", "classifier")},
+    "tag": {"heads": ("tagger",), "labels": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")},
+    "span": {"heads": ("span_head",)},
+}
+"""Kind of a task -> the head of its model."""
+_MODERN_HEAD = {"pooler_activation": "gelu_erf", "pooler_norm": True}
+POOLERS = {
+    "distilbert": {"pooler_activation": "relu"},
+    "modernbert": _MODERN_HEAD,
+    "modernbert_global": _MODERN_HEAD | {"pooling": "mean"},
+}
+"""What a model has before a classifier, where it is not BERT's."""
+FIXED = {
+    ("bert", "span"): 0.0,
+    ("albert", "span"): 0.0,
+    ("roberta", "span"): 0.0,
+    ("roberta", "choice"): 0.1,
+    ("distilbert", "tag"): 0.1,
+}
+"""Rates of dropout for which config.json has no field of their own."""
+FINETUNED = {
+    f"{kind}_{asked}": (kind, asked)
+    for kind in ("bert", "albert", "distilbert", "roberta", "modernbert", "nomic")
+    for asked in ASKED
+    if (kind, asked) not in (("nomic", "span"), ("nomic", "choice"))
+} | {"modernbert_mean": ("modernbert_global", "classify")}
+"""Models with a head for labels, of every kind that transformers has: the kind and the task."""
+
+
 def shared(*parts):
     path = SHARED.joinpath(*parts)
     if not path.exists():
@@ -72,6 +106,13 @@ def hf():
 
 def model_of(kind):
     """A tiny model of this kind."""
+    if kind in FINETUNED:
+        base, asked = FINETUNED[kind]
+        head = ASKED[asked] | {"classifier_dropout": FIXED.get((base, asked), 0.25)}
+        modern = base in ("modernbert", "modernbert_global")
+        if asked not in ("tag", "span") or modern:
+            head = POOLERS.get(base, {}) | head
+        return replace(model_of(base), **head, token_transform=modern and asked in ("tag", "span"))
     changes, _ = (KINDS | UNSHARED)[kind]
     return tiny(model=changes, objective={"pair": 0.0}, data={"examples": "full_sentences"}).model
 
@@ -116,3 +157,37 @@ def assert_same(params, expected):
     for path, x in flat.items():
         assert x.dtype == np.float32 and x.flags.writeable, path
         np.testing.assert_array_equal(x.view(np.uint32), other[path].view(np.uint32), err_msg=path)
+
+
+def real_classifier(directory):
+    """A published BERT-Tiny that tells the sentiment of a sentence, as transformers keeps it; the sentence, what each
+    part of the model gives for it, and its logits.
+
+    It comes without the tables of the embeddings, but with what they give for the sentence. So the place of each token
+    is given a row that becomes that, by a scale and a bias of the norm that are good for all of them: for each row y,
+    (y - bias) / scale has mean 0 and variance 1, two equations for each of 21 tokens, which Newton's method solves.
+    """
+    source = shared("weights", "bert_tiny_sst2_encoder")
+    values = dict(np.load(source / "inputs_and_expected.npz"))
+    y_LH = values["embedding_output_4"].astype(np.float64)
+    (L, H), inverse_H, shift_H = y_LH.shape, np.full(y_LH.shape[1], 1 / y_LH.std()), np.zeros(y_LH.shape[1])
+    for _ in range(9):
+        x_LH = y_LH * inverse_H - shift_H
+        wrong = np.concatenate([x_LH.sum(1), (x_LH**2).sum(1) - H])
+        by_inverse, by_shift = np.concatenate([y_LH, 2 * x_LH * y_LH]), np.concatenate([0 * y_LH - 1, -2 * x_LH])
+        change = np.linalg.pinv(np.concatenate([by_inverse, by_shift], axis=1)) @ wrong
+        inverse_H, shift_H = inverse_H - change[:H], shift_H - change[H:]
+    assert np.abs(wrong).max() < 1e-9
+    tables = {
+        "word_embeddings.weight": np.zeros((30522, H)),
+        "position_embeddings.weight": np.concatenate([x_LH, np.zeros((512 - L, H))]),
+        "token_type_embeddings.weight": np.zeros((2, H)),
+        "LayerNorm.weight": 1 / inverse_H,
+        "LayerNorm.bias": shift_H / inverse_H,
+    }
+    directory.mkdir()
+    (directory / "config.json").write_text((source / "config.json").read_text())
+    made = {f"bert.embeddings.{name}": np.asarray(x, np.float32) for name, x in tables.items()}
+    restore(directory, made | stored(source))
+    (case,) = json.loads((source / "golden.json").read_text())["cases"]
+    return case["text"], values, np.array(case["logits_exact_layernorm_float64"])

@@ -26,6 +26,7 @@ def directories(root, spiece):
     vocabulary.write_text("\n".join(PIECES) + "\n")
     bpe = train_bpe(root / "tokenizer.json")
     of = {"bert": vocabulary, "albert": Path(spiece), "roberta": bpe, "nomic": Path(spiece), "modernbert": vocabulary}
+    of |= dict.fromkeys(("bert_classify", "distilbert_span", "modernbert_tag"), vocabulary)
     found = {kind: write(root / kind, kind, tokenizer=file) for kind, file in of.items()}
     (found["nomic"] / "spiece.model").unlink()  # as transformers writes it: a tokenizer.json alone, here with Unigram
     return found
@@ -43,6 +44,7 @@ def write_whole(directory, spiece):
 OTHER_VALUES = {
     "null": None,
     "true": True,
+    "false": False,
     "text": "x",
     "list": [],
     "object": {},
@@ -183,7 +185,7 @@ def special_files(path):
 
 
 def outcome(directory):
-    """The lines of the error that loading a directory ends with; [] if it loads, and then the model is of use.
+    """The lines of the error that loading a directory ends with, or what it loads, and then the model is of use.
 
     Any other exception is for the test to show.
     """
@@ -199,7 +201,7 @@ def outcome(directory):
         ids_n, lengths = found.tokenizer.encode_batch(HARD)
         assert lengths.sum() == len(ids_n)
         assert not ids_n.size or 0 <= ids_n.min() <= ids_n.max() < found.config.vocab_size
-    return []
+    return found
 
 
 def leaves(tree):

@@ -7,9 +7,7 @@ from bertjax import batch
 from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config
 from bertjax.parallel import sharding
-from bertjax.train.optim import make_optimizer
-from bertjax.train.state import abstract_state, init_state
-from bertjax.train.step import make_train_step
+from bertjax.train.session import Engine
 
 TINY = {
     "model": {
@@ -48,20 +46,17 @@ def task_of(config: Config, teacher=None):
 
 def fresh_state(config: Config, mesh, teacher=None):
     """The state that a run begins with."""
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
-    return init_state(task_of(config, teacher).init, optimizer, mesh, seed=config.run.seed)
+    return Engine(config, task_of(config, teacher), mesh).fresh(config.run.seed)
 
 
 def shapes_of_state(config: Config, mesh):
     """Shapes and places of it."""
-    return abstract_state(task_of(config).init, make_optimizer(config.optim, steps=config.run.steps), mesh)
+    return Engine(config, task_of(config), mesh).shapes
 
 
 def train_step_of(config: Config, mesh, teacher=None):
     """The update that a run makes."""
-    task, optimizer = task_of(config, teacher), make_optimizer(config.optim, steps=config.run.steps)
-    seed, accumulate = config.run.seed, config.optim.accumulate
-    return make_train_step(task.forward, task.terms, optimizer, mesh, seed=seed, accumulate=accumulate)
+    return Engine(config, task_of(config, teacher), mesh).step
 
 
 def one_device_mesh(config: Config):

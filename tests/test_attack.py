@@ -14,17 +14,20 @@ import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import attack
 import foreign
 import pytest
+import second_reading
 from attack import Ended, Tally
 from small import tiny
 from tasks.test_pretrain import assert_same_run, command_of
 
 from bertjax.config.recipe import override, to_dict
 from bertjax.train import metrics, workdir
+from bertjax.trained.load import load
 
 SEED = 12
 SIGNALS = 30
@@ -177,20 +180,21 @@ def attack_with_foreign_files(root, spiece, tally, *, most):
             path = directory / file
             if not path.exists():
                 continue
-            content = path.read_bytes()
+            content, whole = path.read_bytes(), load(directory)
             found = list(made(content, SEED))
             for name, changed in random.Random(f"{kind}{file}").sample(found, min(most, len(found))):
                 path.write_bytes(changed)
-                take_in(root, directory, f"{kind}/{file}: {name}", tally)
+                judge = partial(second_reading.verdict, whole=whole, file=file, before=content, after=changed)
+                take_in(root, directory, f"{kind}/{file}: {name}", tally, judge)
             path.write_bytes(content)
 
 
-def take_in(root, directory, name, tally):
-    """Import a damaged directory, judge, and throw the import away."""
+def take_in(root, directory, name, tally, judge):
+    """Import a damaged directory, judge, and throw the import away. `judge` says what was imported, if anything."""
     run = root / "imported"
     others, before = attack.settle(root), attack.contents(directory)
     ended = attack.run("import", str(directory), f"--workdir={run}")
-    verdict = attack.told(ended) or ("refused" if ended.code else "harmless")
+    verdict = attack.told(ended) or ("refused" if ended.code else judge(load(run)))
     left = [path for path in root.iterdir() if "partial" in path.name or (ended.code and path == run)]
     if left or attack.contents(directory) != before or not attack.untouched(others):
         verdict = "touched"

@@ -4,19 +4,25 @@ a hang or an end of the process.
 The short form tries some damages of each kind of file; the whole form, marked `long`, tries all.
 """
 
+import copy
+import itertools
 import json
 import os
 import time
+from dataclasses import replace
 
 import foreign
 import pytest
+import second_reading
+from attack import Tally
 
 from bertjax.data import trial
 from bertjax.errors import UserError
 from bertjax.huggingface.directory import read
+from bertjax.huggingface.safetensors import WEIGHTS
 from bertjax.trained.load import load
 
-KINDS = ("bert", "albert", "roberta", "nomic", "modernbert")
+KINDS = ("bert", "albert", "roberta", "nomic", "modernbert", "bert_classify", "distilbert_span", "modernbert_tag")
 SLOWEST = 30.0  # seconds
 
 
@@ -25,25 +31,71 @@ def directories(inputs, tmp_path_factory):
     return foreign.directories(tmp_path_factory.mktemp("foreign"), inputs["tokenizer"])
 
 
-def try_all(directory, file, damages):
-    """The names of those with which it still loads."""
-    path, harmless = directory / file, []
-    whole = path.read_bytes()
+@pytest.fixture(scope="module")
+def tally(pytestconfig):
+    """Of all tests together; the long form prints it when they are done."""
+    tally = Tally()
+    yield tally
+    if "not long" not in pytestconfig.getoption("markexpr"):
+        with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n{tally.table()}")
+
+
+def try_all(directory, file, damages, tally=None):
+    """The names of those with which it still loads: the model that was there, or what the file now says."""
+    path, loads, wrong, tally = directory / file, [], [], tally or Tally()
+    before, whole = path.read_bytes(), load(directory)
     try:
         for name, content in damages:
             path.write_bytes(content)
             start = time.monotonic()
-            if not foreign.outcome(directory):
-                harmless.append(name)
+            found = foreign.outcome(directory)
             assert time.monotonic() - start < SLOWEST, name
+            if isinstance(found, list):
+                tally.add(file, name, "refused")
+                continue
+            loads.append(name)
+            verdict = second_reading.verdict(found, whole, file, before, content)
+            tally.add(file, name, verdict)
+            if verdict == second_reading.WRONG:
+                wrong.append((name, second_reading.changed(found, whole)))
     finally:
-        path.write_bytes(whole)
-    return harmless
+        path.write_bytes(before)
+    assert not wrong
+    return loads
 
 
 def test_what_is_whole_loads(directories):
     for kind in KINDS:
-        assert foreign.outcome(directories[kind]) == []
+        assert not isinstance(foreign.outcome(directories[kind]), list)
+
+
+def test_what_a_second_reading_finds(directories):
+    """Another value that the file says, one that it does not say, and one that it says in vain."""
+    whole = load(directories["bert"])
+    contents = {file: (directories["bert"] / file).read_bytes() for file in ("config.json", "vocab.txt", WEIGHTS)}
+
+    def verdict(file, found, after=b""):
+        return second_reading.verdict(found, whole, file, contents[file], after or contents[file])
+
+    other = {
+        "config.json": replace(whole, config=replace(whole.config, layer_norm_eps=0.5)),
+        "vocab.txt": replace(whole, tokenizer=copy.copy(whole.tokenizer)),
+        WEIGHTS: replace(whole, params=copy.deepcopy(whole.params)),
+    }
+    other["vocab.txt"].tokenizer.pieces = [piece.replace("b", "B") for piece in whole.tokenizer.pieces]
+    next(foreign.leaves(other[WEIGHTS].params)).flat[0] *= -1
+    damaged = {
+        "config.json": contents["config.json"].replace(b'"layer_norm_eps": 1e-12', b'"layer_norm_eps": 0.5'),
+        "vocab.txt": contents["vocab.txt"].replace(b"b", b"B"),
+        WEIGHTS: contents[WEIGHTS][:-1] + bytes([contents[WEIGHTS][-1] ^ 128]),
+    }
+    for file, found in other.items():
+        assert verdict(file, whole) == second_reading.SAME
+        assert verdict(file, found, damaged[file]) == second_reading.ANOTHER
+        assert verdict(file, found) == verdict(file, whole, damaged[file]) == second_reading.WRONG
+    for file, found in itertools.permutations(other, 2):
+        assert verdict(file, other[found], damaged[file]) == second_reading.WRONG
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,7 +148,9 @@ def test_what_is_no_regular_file_is_refused_by_name(directories, file):
             make()
             start = time.monotonic()
             lines = foreign.outcome(path.parent)
-            assert lines and all(str(path) in line for line in lines) and time.monotonic() - start < 5.0
+            assert (
+                isinstance(lines, list) and all(str(path) in line for line in lines) and time.monotonic() - start < 5.0
+            )
             (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
     finally:
         path.write_bytes(content)
@@ -141,17 +195,17 @@ def test_each_file_of_an_export_that_changes_is_noticed(inputs, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_damage_of_config_json(directories, kind):
+def test_every_damage_of_config_json(directories, kind, tally):
     content = (directories[kind] / "config.json").read_bytes()
-    try_all(directories[kind], "config.json", foreign.of_json(content, most=10_000))
-    try_all(directories[kind], "config.json", foreign.of_bytes(content))
+    try_all(directories[kind], "config.json", foreign.of_json(content, most=10_000), tally)
+    try_all(directories[kind], "config.json", foreign.of_bytes(content), tally)
 
 
 @pytest.mark.long
-def test_every_damage_of_weights(directories):
+def test_every_damage_of_weights(directories, tally):
     content = (directories["albert"] / "model.safetensors").read_bytes()
-    try_all(directories["albert"], "model.safetensors", foreign.of_header(content, most=400))
-    try_all(directories["albert"], "model.safetensors", foreign.of_bytes(content, flips=100))
+    try_all(directories["albert"], "model.safetensors", foreign.of_header(content, most=400), tally)
+    try_all(directories["albert"], "model.safetensors", foreign.of_bytes(content, flips=100), tally)
 
 
 @pytest.mark.long
@@ -159,10 +213,10 @@ def test_every_damage_of_weights(directories):
     ("kind", "file"),
     [("bert", "vocab.txt"), ("albert", "spiece.model"), ("roberta", "tokenizer.json"), ("nomic", "tokenizer.json")],
 )
-def test_every_damage_of_a_tokenizer(directories, kind, file):
+def test_every_damage_of_a_tokenizer(directories, kind, file, tally):
     content = (directories[kind] / file).read_bytes()
-    try_all(directories[kind], file, foreign.of_bytes(content, flips=40))
+    try_all(directories[kind], file, foreign.of_bytes(content, flips=40), tally)
     if file == "tokenizer.json":
-        try_all(directories[kind], file, foreign.of_json(content, most=60))
+        try_all(directories[kind], file, foreign.of_json(content, most=60), tally)
     content = (directories[kind] / "tokenizer_config.json").read_bytes()
-    try_all(directories[kind], "tokenizer_config.json", foreign.of_json(content, most=60))
+    try_all(directories[kind], "tokenizer_config.json", foreign.of_json(content, most=400), tally)

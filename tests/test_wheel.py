@@ -60,8 +60,8 @@ def test_the_quick_start_runs_from_it(wheel, tmp_path, corpus_file):
     (place / "launch" / "environment.sh").write_text("environment() { :; }\n")
     command = place / ".venv" / "bin" / "bertjax"
     command.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(installed)!r})\nimport bertjax.cli.main\n"
-        f"assert bertjax.__file__.startswith({str(installed)!r})\nbertjax.cli.main.main()\n"
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(installed)!r})\nimport bertjax.__main__\n"
+        f"assert bertjax.__file__.startswith({str(installed)!r})\nbertjax.__main__.main()\n"
     )
     command.chmod(0o755)
     flags = [f"--config.{s}.{name}={value}" for s, fields in SMALL.items() for name, value in fields.items()]

@@ -10,7 +10,8 @@ pipeline    the input pipeline on one core
 encode      a trained model on texts and on full rows
 torch_peer  the torch models that `step` and `encode` take turns with
 report      what a data set holds and what looks wrong; `report_page` shows it, `spelled` its first examples
-compare     trained models side by side: size, work, speed, held-out loss
+compare     trained models side by side: size, work, speed, held-out loss, and what they reached on tasks
+retained    that last: the results of fine-tuned runs, and the share retained
 
 Imports everything below: `config`, `batch`, `data`, `model`, `parallel`, `train`, `huggingface`, `trained`, `tasks`.
 """

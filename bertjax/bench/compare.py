@@ -1,4 +1,4 @@
-"""Models side by side: size, work, speed on this device, and the loss on held-out text."""
+"""Models side by side: size, work, speed on this device, the loss on held-out text, and what they reached on tasks."""
 
 import statistics
 import time
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bertjax.bench import retained
 from bertjax.config.schema import Config, MeshConfig
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer
@@ -26,24 +27,38 @@ from bertjax.trained.inference import Loaded
 BATCHES = (1, 32)
 LENGTH = 128
 """Rows at a time, and tokens of a row, whose forward pass is timed."""
+_PANELS = 8
+"""Most panels of a picture beside each other."""
 
 
 def compare(paths: list[Path], *, repeats: int) -> dict[str, Any]:
     """Compare work directories and Hugging Face directories, the first being what the others are held against.
 
-    Returns `models`, a list of `name`, `parameters`, `bytes` (float32), `flops_per_token` (forward), `latency_ms` (by
-    batch, median of `repeats`, the models in turn), `sequences_per_second` (of the largest batch), `mlm_loss`,
-    `mlm_accuracy` and `context_gain`; and `ratios`, the same numbers over those of the first model. Held-out text is
-    that of the first work directory that has a data set; where there is none, or a model has another tokenizer or is
-    too short for its rows, the last three are None. Raises what `bertjax.load` raises.
+    A directory may also hold several fine-tuned runs of a model, one for each task; the first of them is then the model
+    that is counted and timed. Returns
+
+    models  a list of `name`, `parameters`, `bytes` (float32), `flops_per_token` (forward), `latency_ms` (by batch,
+            median of `repeats`, the models in turn), `sequences_per_second` (of the largest batch); `mlm_loss`,
+            `mlm_accuracy`, `context_gain`; `tasks`, a value for each, and `task_mean`, over those that all have
+    tasks   the `metric` of each task, and the `part`, dev or test, that was measured
+    ratios  the same numbers as of the models, over those of the first
+    tokens_per_sequence
+
+    Held-out text is that of the first work directory that has a data set; where there is none, or a model has another
+    tokenizer or is too short for its rows, the three numbers from it are None. Raises what `bertjax.load` and
+    `retained.results_of` raise.
     """
     if not paths:
         raise ConfigError("bertjax compare DIR ...: name work directories or Hugging Face directories")
-    found = [inference.load(path) for path in paths]
+    results = [retained.results_of(path) for path in paths]
+    tasks = retained.tasks_of(results)
+    values = [retained.values_of(one, tasks) for one in results]
+    runs = [(retained.runs_of(path) or [path])[0] for path in paths]
+    found = [inference.load(path) for path in runs]
     length = min([LENGTH, *(one.config.max_positions for one in found)])
-    held_out = _held_out(paths)
+    held_out = _held_out(runs)
     models = []
-    for path, one, seconds in zip(paths, found, _speeds(found, length, repeats), strict=True):
+    for i, (path, one, seconds) in enumerate(zip(paths, found, _speeds(found, length, repeats), strict=True)):
         count = sum(leaf.size for leaf in jax.tree.leaves(one.params))
         models.append(
             {
@@ -55,9 +70,12 @@ def compare(paths: list[Path], *, repeats: int) -> dict[str, Any]:
                 "latency_ms": {str(batch): 1000 * value for batch, value in seconds.items()},
                 "sequences_per_second": BATCHES[-1] / seconds[BATCHES[-1]],
                 **_quality(one, held_out),
+                "tasks": values[i],
+                "task_mean": retained.means(values)[i],
             }
         )
-    return {"models": models, "tokens_per_sequence": length, "ratios": [_ratio(model, models[0]) for model in models]}
+    ratios = [_ratio(model, models[0]) for model in models]
+    return {"models": models, "tasks": tasks, "tokens_per_sequence": length, "ratios": ratios}
 
 
 def _speeds(models: list[Loaded], length: int, repeats: int) -> list[dict[int, float]]:
@@ -113,7 +131,11 @@ def _quality(model: Loaded, held_out: tuple[Config, Tokenizer, Prepared] | None)
 def _ratio(model: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in model.items():
-        if isinstance(value, dict):
+        if name == "tasks":
+            found[name] = {task: retained.share(score, first[name][task]) for task, score in value.items()}
+        elif name == "task_mean":
+            found[name] = retained.share(value, first[name])
+        elif isinstance(value, dict):
             found[name] = _ratio(value, first[name])
         elif name != "name":
             found[name] = value / first[name] if value is not None and first[name] else None
@@ -121,40 +143,56 @@ def _ratio(model: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The comparison for a person: a column for each model, with the ratio to the first."""
+    """The comparison for a person: a column for each model, with the ratio to the first, or for tasks the share
+    retained. What no model has is left out.
+    """
     numbers = [_flat(model) for model in result["models"]]
     ratios = [_flat(ratio) for ratio in result["ratios"]]
-    lines = [f"{'':<22}" + "".join(f"{model['name'][-24:]:>26}" for model in result["models"])]
-    for name in numbers[0]:
+    titles = _titles(result)
+    width = max(22, *(len(title) + 2 for title in titles.values()))
+    lines = [" " * width + "".join(f"{model['name'][-24:]:>26}" for model in result["models"])]
+    for name, title in titles.items():
         cells = []
         for i, one in enumerate(numbers):
             value, ratio = one[name], ratios[i][name]
             shown = "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-            cells.append(shown + (f" ({ratio:.2f}x)" if i and ratio is not None else ""))
-        lines.append(f"{name.replace('_', ' '):<22}" + "".join(f"{cell:>26}" for cell in cells))
+            if i and ratio is not None:
+                shown += f" ({100 * ratio:.1f} %)" if _of_tasks(name) else f" ({ratio:.2f}x)"
+            cells.append(shown)
+        lines.append(f"{title:<{width}}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
 
 
+def _titles(result: dict[str, Any]) -> dict[str, str]:
+    """Name of each number that a model has -> how a person reads it."""
+    numbers = [_flat(model) for model in result["models"]]
+    titles = {name: name.replace("_", " ") for name in numbers[0]}
+    titles |= {f"tasks, {task}": f"{task}, {how['part']} {how['metric']}" for task, how in result["tasks"].items()}
+    return {name: title for name, title in titles.items() if any(one[name] is not None for one in numbers)}
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of the models, a panel for each number, and below them the held-out loss by step of those that are runs; as
-    a picture in the format of the file's ending.
+    """Bars of the models, a panel for each number, then one for each task with the shares retained, and below them the
+    held-out loss by step of those that are runs; as a picture in the format of the file's ending.
     """
     from matplotlib.figure import Figure  # here: it takes half a second to import
 
-    models = [model["name"] for model in result["models"]]
-    numbers = [_flat(model) for model in result["models"]]
-    panels = [name for name in numbers[0] if name != "bytes" and any(one[name] is not None for one in numbers)]
-    curves = {name: curve for name in models if (curve := _held_out_losses(Path(name)))}
-    heights = [0.3 * len(models) + 1.0] + [5.0] * bool(curves)
-    figure = Figure(figsize=(2.2 * len(panels) + 2.0, sum(heights)), layout="constrained")
+    names = [model["name"] for model in result["models"]]
+    titles = _titles(result)
+    panels = _panels([name for name in titles if name != "bytes"])
+    rows, columns = len(panels), len(panels[0])
+    curves = {name: curve for name in names if (curve := _held_out_losses(Path(name)))}
+    heights = [rows * (0.3 * len(names) + 1.0)] + [5.0] * bool(curves)
+    figure = Figure(figsize=(2.2 * columns + 2.0, sum(heights)), layout="constrained")
     above, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axis, name in zip(above.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        axis.barh(range(len(models)), [one[name] or 0.0 for one in numbers])
-        axis.set_yticks(range(len(models)), [model[-24:] for model in models])
-        axis.set_title(name.replace("_", " "), fontsize=9)
-        axis.tick_params(axis="x", labelsize=8)
-        axis.grid(axis="x", alpha=0.3)
-    axis.invert_yaxis()
+    axes = above.subplots(rows, columns, sharey=True, squeeze=False)
+    axes[0, 0].set_yticks(range(len(names)), [name[-24:] for name in names])
+    axes[0, 0].invert_yaxis()  # of all: they share it
+    for axis, name in zip(axes.flat, [name for row in panels for name in row], strict=True):
+        if name:
+            _bars(axis, titles[name], [_flat(model)[name] for model in result["models"]], shares=_of_tasks(name))
+        else:
+            axis.remove()
     if curves:
         axis = below[0].subplots()
         for name, curve in curves.items():
@@ -163,6 +201,29 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=110)
+
+
+def _panels(names: list[str]) -> list[list[str]]:
+    """Rows of panels, of equal length: what tasks have begins in a new one. "" = an empty place."""
+    groups = [[name for name in names if _of_tasks(name) == tasks] for tasks in (False, True)]
+    width = max(-(-len(group) // max(-(-len(group) // _PANELS), 1)) for group in groups)
+    rows = [group[start : start + width] for group in groups for start in range(0, len(group), width)]
+    return [row + [""] * (width - len(row)) for row in rows]
+
+
+def _bars(axis: Any, title: str, values: list[float | None], *, shares: bool) -> None:
+    bars = axis.barh(range(len(values)), [value or 0.0 for value in values])
+    if shares:
+        found = [retained.share(value, values[0]) for value in values]
+        labels = ["" if share is None or not i else f"{100 * share:.1f} %" for i, share in enumerate(found)]
+        axis.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _of_tasks(name: str) -> bool:
+    return name.startswith("task")
 
 
 def _held_out_losses(directory: Path) -> list[tuple[int, float]]:
@@ -175,7 +236,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= {f"{name}, batch {batch}": x for batch, x in value.items()}
+            found |= {f"{name}, {key}" if name == "tasks" else f"{name}, batch {key}": x for key, x in value.items()}
         elif name != "name":
             found[name] = value
     return found

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bertjax.bench import memory, probe
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, ModelConfig
 from bertjax.console import say
 from bertjax.model.cost import PEAK_TFLOPS, flops_per_token, peak_tflops, predicted_share
 from bertjax.model.heads import HEADS
@@ -28,21 +28,25 @@ def info(config: Config) -> dict[str, Any]:
     keeps, the whole `run` with rows taken to be full, and its `hours_elsewhere` on one device at `MFU` of its peak.
 
     Memory is of the whole state in float32: parameters, what the optimizer keeps (moments, the average of the weights),
-    gradients; activations are not in it. Under mesh.fsdp each device holds its share. A teacher is not counted.
+    gradients, and the best weights where a run selects them; activations are not in it. Under mesh.fsdp each device
+    holds its share. A teacher is not counted.
     """
     params = abstract_params(config.model)
-    counts = {part: _count(params.get(part, {})) for part in ("encoder", *HEADS)}
+    # Those for pretraining also where there are none.
+    parts = [part for part in ("encoder", *HEADS) if part in params or part in ModelConfig.heads]
+    counts = {part: _count(params.get(part, {})) for part in parts}
     total = sum(counts.values())
     size = np.dtype(np.float32).itemsize
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
+    optimizer = make_optimizer(config)
     kept = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)) if leaf.shape)
     flops = flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
     tokens = config.run.steps * config.data.batch_size * config.data.seq_len
     whole = flops["total"] * tokens
+    best = {"best": size * total} if config.task.kind and config.task.select == "best" else {}
     return {
         "parameters": counts | {"total": total},
         "flops_per_token": flops,
-        "memory_bytes": {"parameters": size * total, "optimizer": size * kept, "gradients": size * total},
+        "memory_bytes": {"parameters": size * total, "optimizer": size * kept, "gradients": size * total} | best,
         "run": {"steps": config.run.steps, "tokens": tokens, "flops": whole},
         "hours_elsewhere": {
             f"{kind}, {MFU:.0%} of {PEAK_TFLOPS[kind]:.0f} TFLOP/s": whole / (PEAK_TFLOPS[kind] * 1e12 * MFU) / 3600

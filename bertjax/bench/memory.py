@@ -13,22 +13,18 @@ from bertjax.model import attention
 from bertjax.parallel import memory, sharding
 from bertjax.tasks import distill, fit, teacher
 from bertjax.tasks.pretrain import pretraining
-from bertjax.train import session
-from bertjax.train.optim import make_optimizer
-from bertjax.train.state import TrainState, abstract_state
-from bertjax.train.step import JittedStep
+from bertjax.train.session import Engine
 from bertjax.train.task import Task
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run without its data: the devices, the task, the update and the shapes of the state it takes."""
+    """A run without its data: the devices, the task, the update and the state that it takes."""
 
     config: Config
     mesh: Mesh
     task: Task
-    step: JittedStep
-    state: TrainState
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -50,14 +46,14 @@ def plan(config: Config) -> Plan:
     task = pretraining(config, batches=lambda row: iter(()))
     if config.teacher.path:
         task = distill.distilled(task, config, teacher.load(config, None, mesh))
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
-    return Plan(config, mesh, task, session.step_of(config, task, mesh), abstract_state(task.init, optimizer, mesh))
+    return Plan(config, mesh, task, Engine(config, task, mesh))
 
 
 def measured(plan: Plan) -> Memory:
     """What the plan takes, compiled, and what is free. The compiled step is kept for its calls."""
-    compiled = plan.step.compile(plan.state, fit.shapes(plan.config, plan.config.data.batch_size))
-    step, training = memory.needed(compiled), fit.training_bytes(compiled, plan.task, plan.state, plan.mesh)
+    state = plan.engine.shapes
+    compiled = plan.engine.step.compile(state, fit.shapes(plan.config, plan.config.data.batch_size))
+    step, training = memory.needed(compiled), fit.training_bytes(compiled, plan.task, state, plan.mesh)
     return Memory(step, training, memory.free(plan.mesh))
 
 

@@ -10,8 +10,7 @@ from bertjax.bench.memory import Plan
 from bertjax.console import say
 from bertjax.parallel import sharding
 from bertjax.tasks import fit
-from bertjax.train.optim import make_optimizer
-from bertjax.train.state import TrainState, init_state
+from bertjax.train.state import TrainState
 
 SECONDS = 10.0
 """About as long as the timed steps take together, unless the fewest rows take longer."""
@@ -29,8 +28,7 @@ def seconds_per_step(plan: Plan, most_rows: int) -> tuple[float, int]:
     whole = config.data.batch_size
     least = sharding.row_ways(mesh) * config.optim.accumulate
     with fit.told(config, plan.task, mesh):
-        optimizer = make_optimizer(config.optim, steps=config.run.steps)
-        state = init_state(plan.task.init, optimizer, mesh, seed=config.run.seed)
+        state = plan.engine.fresh(config.run.seed)
         state, first = _timed(plan, state, least)
         allowed = max(1, int(SECONDS / ((STEPS + 1) * first))) * least
         rows = min(whole, allowed, max(most_rows, least)) // least * least
@@ -47,10 +45,10 @@ def _timed(plan: Plan, state: TrainState, rows: int) -> tuple[TrainState, float]
     data, model = replace(plan.config.data, batch_size=rows), plan.config.model
     made = batch.synthetic(data, vocab_size=model.vocab_size, token_types=model.token_types, seed=plan.config.run.seed)
     put = sharding.put_batch(made, plan.mesh)
-    seconds: list[float] = []
+    train_step, seconds = plan.engine.step_of(plan.config, plan.task), list[float]()
     while len(seconds) < 1 + STEPS and sum(seconds[1:]) < SECONDS:
         start = time.perf_counter()
-        state, values = plan.step(state, put)
+        state, values = train_step(state, put)
         jax.block_until_ready((state, values))
         seconds.append(time.perf_counter() - start)
     return state, min(seconds[1:])

@@ -104,20 +104,18 @@ def _bertjax_step(config: Config) -> Callable[[], None]:
     from bertjax.bench.memory import plan
     from bertjax.parallel import sharding
     from bertjax.tasks import fit
-    from bertjax.train.optim import make_optimizer
-    from bertjax.train.state import init_state
 
     made = plan(config)
     with fit.told(config, made.task, made.mesh):
-        fit.ready(config, made.task, made.mesh, made.step, made.state)
+        train_step = made.engine.step_of(config, made.task)
+        fit.ready(config, made.task, made.mesh, train_step, made.engine.shapes)
         rows = sharding.put_batch(_rows(config), made.mesh)
-        optimizer = make_optimizer(config.optim, steps=config.run.steps)
-        state = init_state(made.task.init, optimizer, made.mesh, seed=config.run.seed)
+        state = made.engine.fresh(config.run.seed)
 
     def step() -> None:
         nonlocal state
         with fit.told(config, made.task, made.mesh):
-            state, values = made.step(state, rows)
+            state, values = train_step(state, rows)
             jax.block_until_ready((state, values))
 
     return step

@@ -110,7 +110,7 @@ def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
 
 
 def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int:
-    from bertjax.tasks.finetune import finetune, table
+    from bertjax.finetuning.finetune import finetune, table
 
     result = finetune(config, workdir, origin)
     if result is None:
@@ -119,10 +119,13 @@ def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int
     return 0
 
 
-def evaluate(config: Config, workdir: Path) -> int:
+def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
+    from bertjax.finetuning.evaluation import evaluate_parts
     from bertjax.tasks.evaluate import evaluate
 
-    show(dumps(evaluate(config, workdir)))
+    if data and not config.task.kind:
+        raise ConfigError(f"--data={','.join(data)}: {workdir} knows no task with labels; fine-tune it first")
+    show(dumps(evaluate_parts(config, workdir, data) if config.task.kind else evaluate(config, workdir)))
     return 0
 
 
@@ -136,6 +139,19 @@ def fill_mask(words: list[str], workdir: Path, top: int, json: bool) -> int:
         show(filled.text)
         for choices in filled.choices:
             show("   " + "  ".join(f"{piece} {probability:.3f}" for piece, probability in choices))
+    return 0
+
+
+def predict(words: list[str], workdir: Path, format: str, json: bool) -> int:
+    from bertjax.cli import answers, requests
+    from bertjax.trained import inference
+    from bertjax.trained.predict import kind_of
+
+    model = inference.load(workdir)
+    kind = kind_of(model)
+    for chunk in requests.chunks(kind, words, format):
+        for request, found in zip(chunk, answers.of(model, kind, chunk), strict=True):
+            show(dumps(answers.values(found)) if json else answers.line(request, found))
     return 0
 
 

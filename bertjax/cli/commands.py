@@ -17,8 +17,6 @@ class Command:
     summary: str
     details: str
     takes: Takes
-    goes_on: bool = False
-    """Whether it goes on where it was stopped: asked to stop, it then ends with PREEMPTED."""
 
 
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
@@ -96,7 +94,6 @@ COMMANDS = {
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR,)),
-        goes_on=True,
     ),
     "finetune": Command(
         actions.finetune,
@@ -105,13 +102,14 @@ COMMANDS = {
         "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
         "predictions and pictures. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR, _JSON)),
-        goes_on=True,
     ),
     "evaluate": Command(
         actions.evaluate,
         "held-out losses and accuracies of the newest checkpoint",
-        "Prints one JSON object.",
-        Takes(flags=(_WORKDIR,)),
+        "Of a fine-tuned model, its metrics on task.dev and task.test. Prints one JSON object.",
+        Takes(
+            flags=(_WORKDIR, Flag("data", "FILE[,FILE ...]", "labelled examples to measure on instead", several, ()))
+        ),
     ),
     "fill-mask": Command(
         actions.fill_mask,
@@ -123,6 +121,28 @@ COMMANDS = {
                 Flag("workdir", "DIR", _MODEL, directory, required=True),
                 Flag("top", "N", "how many pieces for each [MASK]", whole(1), 5),
                 Flag("json", "", "print a JSON object for each text"),
+            ),
+            words=Words("TEXT ...", "texts; without any, the lines of standard input"),
+        ),
+    ),
+    "predict": Command(
+        actions.predict,
+        "what a fine-tuned model says of texts: labels, numbers, tags, answers",
+        "A line is a text; with TABs a pair, a question and its context, or a text and its endings; or a JSON object\n"
+        'with "text", and "pair" or "endings"; with "question" and "context"; or with "words", a list. The lines of\n'
+        "standard input are read as they come, and answered in their order.",
+        Takes(
+            "none",
+            flags=(
+                Flag("workdir", "DIR", _MODEL, directory, required=True),
+                Flag(
+                    "format",
+                    "text|tsv|jsonl",
+                    "what all lines are; auto: as the first one is",
+                    one_of("auto", "text", "tsv", "jsonl"),
+                    "auto",
+                ),
+                Flag("json", "", "print a JSON object for each"),
             ),
             words=Words("TEXT ...", "texts; without any, the lines of standard input"),
         ),
@@ -172,9 +192,10 @@ COMMANDS = {
     ),
     "compare": Command(
         actions.compare,
-        "models side by side: size, work, speed here, held-out loss",
+        "models side by side: size, work, speed here, held-out loss, tasks and the share retained",
         "The first model is what the others are held against, and the first work directory with a data set gives the\n"
-        "held-out text. The forward pass is what is timed.",
+        "held-out text. The forward pass is what is timed. A directory of several fine-tuned runs, one for each task,\n"
+        "is one model, with the mean over its tasks.",
         Takes(
             "none",
             flags=(

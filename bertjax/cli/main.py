@@ -1,6 +1,5 @@
 """`bertjax COMMAND`: finds the command, runs it, and turns errors into a line and an exit code."""
 
-import contextlib
 import difflib
 import logging
 import os
@@ -13,9 +12,8 @@ from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS
 from bertjax.cli.output import ReadEnough, show
 from bertjax.cli.overrides import recipes
-from bertjax.console import attach, say
+from bertjax.console import say
 from bertjax.errors import ConfigError, OutOfMemory, StorageError, UserError, memory_ran_out, one_line, printable
-from bertjax.train import signals
 
 USAGE = """usage: bertjax COMMAND [--config=RECIPE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -35,8 +33,7 @@ exit codes
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: parse, run, exit."""
-    attach()
+    """Parse, run, exit. What signals mean is for `bertjax.__main__` to say."""
     arguments = sys.argv[1:] if argv is None else argv
     _tell_failed_saves_once()
     try:
@@ -58,9 +55,6 @@ def main(argv: list[str] | None = None) -> None:
         fix = "free some, or lower data.batch_size or raise optim.accumulate: fewer rows are then computed at a time"
         say(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
         code = OutOfMemory.exit_code
-    except KeyboardInterrupt:
-        say("bertjax: interrupted")
-        code = 130
     sys.exit(code)
 
 
@@ -104,8 +98,7 @@ def _dispatch(arguments: list[str]) -> int:
         show(help_of(name))
         return 0
     command = COMMANDS[name]
-    with signals.ending() if command.goes_on else contextlib.nullcontext():
-        return command.run(**parse(rest, command.takes, _taken_by()))
+    return command.run(**parse(rest, command.takes, _taken_by()))
 
 
 def _taken_by() -> dict[str, list[str]]:
@@ -142,7 +135,3 @@ def help_of(name: str) -> str:
 def _listed(names: list[str]) -> str:
     width = max(map(len, names))
     return "\n".join(f"  {name:<{width}}  {COMMANDS[name].summary}" for name in names)
-
-
-if __name__ == "__main__":
-    main()

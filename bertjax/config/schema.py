@@ -96,7 +96,8 @@ class ModelConfig:
     embedding_norm: bool = value(True, "whether the embeddings are normalised before the first layer")
     biases: str = value(
         "all",
-        "which linear maps have one: all, heads (none in the layers), decoder (the last of the MLM head), none",
+        "which linear maps have one: all, heads (none in the layers), decoder (the last of the MLM head and of"
+        " those for labels), none",
         choices=("all", "heads", "decoder", "none"),
     )
     mlm_transform: bool = value(

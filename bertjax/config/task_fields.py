@@ -57,6 +57,11 @@ class TaskConfig:
     max_question: int = value(64, "span: tokens of a question, which is cut there", least=1)
     max_answer: int = value(30, "span: most tokens of an answer", least=1)
     best_answers: int = value(20, "span: starts and ends that are combined", least=1, below=1_000)
+    unanswerable: str = value(
+        "auto",
+        "span: whether a question may have no answer; auto = if one of train has none, which a run remembers",
+        choices=("auto", "yes", "no"),
+    )
     null_threshold: float = value(
         0.0, "span: no answer where its score is more than this above that of the best one", least=-1e6
     )
@@ -72,13 +77,15 @@ class TaskConfig:
         "the model of a run: its weights at the best evaluation on dev, or at the last",
         choices=("best", "last"),
     )
-    patience: int = value(0, "ends a run after so many evaluations without a better one; 0 = never", least=0)
+    patience: int = value(
+        0, "ends a run after so many evaluations without a better one; 0 = never", least=0, may_change=True
+    )
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Runs over all combinations of these; () = the one value of the run."""
 
-    lr: tuple[float, ...] = value((), "values of optim.lr", least=0)
-    epochs: tuple[float, ...] = value((), "values of task.epochs", least=1e-3)
-    seeds: tuple[int, ...] = value((), "values of run.seed", least=0, below=2**32)
+    lr: tuple[float, ...] = value((), "values of optim.lr", least=0, may_change=True)
+    epochs: tuple[float, ...] = value((), "values of task.epochs", least=1e-3, may_change=True)
+    seeds: tuple[int, ...] = value((), "values of run.seed", least=0, below=2**32, may_change=True)

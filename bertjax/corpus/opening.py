@@ -18,13 +18,14 @@ BUFFER = 1 << 18
 _HEAD = 1 << 16  # bytes that are looked at
 _NUL = 1 / 4  # share of NUL above which a file is no text; a stray one is removed from its line
 _BEYOND_ASCII = 1 / 3  # share of such bytes above which what is not UTF-8 is not Windows-1252 either; German has 2 %
+_RETURNS = 10  # so many carriage returns, and no line feed, are those of an old Mac
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, with whose mark it begins
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_LEAVE, _NAME = "leave it out of data.source", "is unpacked where its name ends in"
+_LEAVE, _NAME = "leave it out of {setting}", "is unpacked where its name ends in"
 _KINDS = (
     (0, b"\x89PNG", "a PNG picture", _LEAVE),
     (0, b"\xff\xd8\xff", "a JPEG picture", _LEAVE),
@@ -73,13 +74,15 @@ def recoded(path: str) -> bool:
         raise DataError(unreadable(path, error)) from None
 
 
-def check_text(path: str) -> None:
-    """Raise DataError for a file that is no text, or text whose encoding cannot be guessed: what it is, and the fix."""
+def check_text(path: str, *, setting: str = "data.source") -> None:
+    """Raise DataError for a file that is no text, or text in an encoding or with line ends that are not read: what it
+    is, and the fix. `setting` is the field that names it.
+    """
     with opened(path) as file:
         head = file.read(_HEAD)
     for offset, magic, kind, fix in _KINDS:
         if head.startswith(magic, offset):
-            raise DataError(f"{path}: is no text but {kind}; {fix}")
+            raise DataError(f"{path}: is no text but {kind}; {fix.format(setting=setting)}")
     if head.count(0) > _NUL * len(head):
         what = f"NUL is {head.count(0) / len(head):.0%} of its bytes, as in UTF-16 without a byte order mark"
         raise DataError(f"{path}: is no text, or in another encoding ({what}); convert it to UTF-8, or leave it out")
@@ -87,8 +90,11 @@ def check_text(path: str) -> None:
     beyond = sum(byte > 0x7F for byte in odd)
     if len(odd) > len(head) / 2 and beyond > _BEYOND_ASCII * len(odd):
         what = f"not UTF-8, and {beyond / len(odd):.0%} of its bytes are beyond ASCII"
-        fix = "convert it with `iconv -f ENCODING -t UTF-8`, or leave it out of data.source"
+        fix = f"convert it with `iconv -f ENCODING -t UTF-8`, or leave it out of {setting}"
         raise DataError(f"{path}: is no text, or in another encoding ({what}); {fix}")
+    if b"\n" not in head and head.count(b"\r") >= _RETURNS:
+        fix = r"convert it with `tr '\r' '\n'`"
+        raise DataError(f"{path}: its lines end in a carriage return alone, so it would be one line; {fix}")
 
 
 def unreadable(path: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,25 +82,26 @@ def _damaged(path: str, error: Exception) -> str:
 # TFDS --------------------------------------------------------------------------------------------------------------
 
 
-def tfds_path(entry: str, field: str) -> str:
-    """The entry "tfds:NAME[SPLIT]" as "tfds:DIRECTORY[SPLIT]", with a data set that is prepared and can be read.
+def tfds_path(entry: str, field: str, *, setting: str = "data.source") -> str:
+    """The entry "tfds:NAME[SPLIT]" as "tfds:DIRECTORY[SPLIT]", with a data set that is prepared and can be read, and
+    has the field, unless that is "". `setting` is the field of the configuration that has the entry.
 
     NAME is that of a data set of TFDS, with a configuration and version if need be ("wiki40b/en:1.3.0"), or a path to
     the directory of a prepared one, which begins with / . or ~. The split is "train" unless it is given.
     """
-    name, split = _name_and_split(entry)
-    directory = user_path(name) if name[0] in "/.~" else _prepare(entry, name)
+    name, split = _name_and_split(entry, setting)
+    directory = user_path(name) if name[0] in "/.~" else _prepare(entry, name, setting)
     builder = _builder(directory)
     formats = sorted(str(kind.value) for kind in builder.info.available_file_formats())
     if "array_record" not in formats:
         fix = "prepare it again, into another directory, with --file_format=array_record"
-        raise DataError(f"data.source = {entry!r}: {directory} is in the format {', '.join(formats)}; {fix}")
+        raise DataError(f"{setting} = {entry!r}: {directory} is in the format {', '.join(formats)}; {fix}")
     try:
         builder.as_data_source(split)
     except Exception as error:  # TFDS raises several kinds for a split that it cannot parse or does not know
         fix = f"the splits are {', '.join(builder.info.splits)}"
-        raise DataError(f"data.source = {entry!r}: no split {split!r} ({one_line(error)}); {fix}") from None
-    if field not in builder.info.features:
+        raise DataError(f"{setting} = {entry!r}: no split {split!r} ({one_line(error)}); {fix}") from None
+    if field and field not in builder.info.features:
         fields = ", ".join(sorted(builder.info.features))
         raise DataError(f"data.text_field = {field!r}: {entry} has no such field; it has {fields}")
     return f"tfds:{directory}[{split}]"
@@ -132,20 +134,87 @@ def tfds_rows(path: str, start: int, end: int, field: str) -> Rows:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); prepare the data set again") from error
 
 
-def _name_and_split(entry: str) -> tuple[str, str]:
+def tfds_columns(path: str) -> list[str]:
+    """The features that `tfds_values` gives of a path that `tfds_path` returned."""
+    return list(_readers(_builder(Path(_name_and_split(path)[0])).info.features))
+
+
+def tfds_values(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, feature -> value) of each record of a path that `tfds_path` returned.
+
+    Texts are str, labels their names or None for -1 (unknown), sequences lists, those of several values dicts of lists.
+    Features of other kinds, as pictures, are left out. Raises DataError where the data set cannot be read.
+    """
+    name, split = _name_and_split(path)
+    builder = _builder(Path(name))
+    readers = _readers(builder.info.features)
+    try:
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        for first in range(0, len(source), BATCH_ROWS):
+            numbers = range(first, min(first + BATCH_ROWS, len(source)))
+            for number, record in zip(numbers, source.__getitems__(list(numbers)), strict=True):
+                if not record:  # as ArrayRecord gives it of a file that is cut off
+                    raise EOFError(f"record {number} is empty")
+                stored = tf_example_pb2.Example.FromString(record).features.feature
+                yield f"{path}: record {number}", {name: read(stored) for name, read in readers.items()}
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); prepare the data set again") from error
+
+
+def _readers(features: Any) -> dict[str, Callable[[Any], Any]]:
+    """Feature -> what takes its value from the fields of a stored record."""
+    found: dict[str, Callable[[Any], Any]] = {}
+    for name, feature in features.items():
+        inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+        if isinstance(inner, tfds.features.FeaturesDict):
+            parts = {key: _stored(f"{name}/{key}", part) for key, part in inner.items() if _is_plain(part)}
+            found[name] = partial(lambda stored, parts: {key: read(stored) for key, read in parts.items()}, parts=parts)
+        elif _is_plain(inner):
+            read = _stored(name, inner)
+            found[name] = read if inner is not feature else partial(_only, read=read)
+    return found
+
+
+def _is_plain(feature: Any) -> bool:
+    return (
+        isinstance(feature, tfds.features.Text | tfds.features.ClassLabel | tfds.features.Tensor) and not feature.shape
+    )
+
+
+def _stored(name: str, feature: Any) -> Callable[[Any], list[Any]]:
+    """What takes the values of a field from those of a record."""
+
+    def read(stored: Any) -> list[Any]:
+        kind = stored[name].WhichOneof("kind")
+        values = getattr(stored[name], kind).value if kind else ()
+        if isinstance(feature, tfds.features.ClassLabel):
+            return [feature.int2str(value) if value >= 0 else None for value in values]
+        return [value.decode() if isinstance(value, bytes) else value for value in values]
+
+    return read
+
+
+def _only(stored: Any, read: Callable[[Any], list[Any]]) -> Any:
+    values = read(stored)
+    return values[0] if len(values) == 1 else None
+
+
+def _name_and_split(entry: str, setting: str = "data.source") -> tuple[str, str]:
     match = re.fullmatch(r"tfds:(.+?)(?:\[(.+)\])?", entry)
     if match is None:
-        raise DataError(f"data.source = {entry!r}: write tfds:NAME or tfds:NAME[SPLIT], as in tfds:wiki40b/en[train]")
+        raise DataError(f"{setting} = {entry!r}: write tfds:NAME or tfds:NAME[SPLIT], as in tfds:wiki40b/en[train]")
     return match[1], match[2] or "train"
 
 
-def _prepare(entry: str, name: str) -> Path:
+def _prepare(entry: str, name: str, setting: str) -> Path:
     """The directory of a data set of TFDS, after `download_and_prepare` if there is none yet."""
     # Neither a namespace, behind which other people's code is downloaded, nor arguments of the builder.
     match = re.fullmatch(r"(\w+)(?:/([\w.+-]+))?(?::([\d.*]+))?", name)
     if match is None:
         fix = "write NAME, NAME/CONFIG or NAME/CONFIG:VERSION, or a path that begins with / . or ~"
-        raise DataError(f"data.source = {entry!r}: no name of a TFDS data set; {fix}")
+        raise DataError(f"{setting} = {entry!r}: no name of a TFDS data set; {fix}")
     found, config, version = match.groups()
     if found not in tfds.list_builders(with_community_datasets=False):
         import tensorflow_datasets.text  # noqa: F401  # registers wiki40b, wikipedia, c4 and more
@@ -155,14 +224,14 @@ def _prepare(entry: str, name: str) -> Path:
             near = ", ".join(difflib.get_close_matches(found, names, cutoff=0.5))
             fix = "name one of your own by its directory, as in tfds:/data/mine/1.0.0"
             fix = f"the nearest names are {near}; {fix}" if near else fix
-            raise DataError(f"data.source = {entry!r}: TFDS has no data set {found!r}; {fix}")
+            raise DataError(f"{setting} = {entry!r}: TFDS has no data set {found!r}; {fix}")
     try:
         # The class itself, because `tfds.builder` may load one from files and import what they name.
         builder = tfds.builder_cls(found)(
             config=config, version=version, data_dir=os.environ.get("TFDS_DATA_DIR") or None
         )
     except Exception as error:  # several kinds, for a configuration or version that there is not
-        raise DataError(f"data.source = {entry!r}: TFDS refuses it ({one_line(error)}); check the name") from None
+        raise DataError(f"{setting} = {entry!r}: TFDS refuses it ({one_line(error)}); check the name") from None
     if not builder.data_path.exists():
         try:
             builder.download_and_prepare(file_format="array_record")
@@ -172,7 +241,7 @@ def _prepare(entry: str, name: str) -> Path:
                 " or name the directory as tfds:/DIRECTORY"
             )
             problem = f"{type(error).__name__}: {one_line(error)}"
-            raise DataError(f"data.source = {entry!r}: cannot be prepared here ({problem}); {fix}") from error
+            raise DataError(f"{setting} = {entry!r}: cannot be prepared here ({problem}); {fix}") from error
     return Path(builder.data_dir)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
@@ -52,6 +52,12 @@ class Tokenizer(Protocol):
 
         Without [CLS] and [SEP]; "[MASK]" typed in a text is ordinary text. Flat, because an array for each of many
         short sentences costs more than tokenising them.
+        """
+        ...
+
+    def encode_places(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `encode_batch`, and where in its text each token is, int32 [n, 2]: its first character and the one after
+        its last; white space before it may belong to it, and an accent that is dropped may not. Slower.
         """
         ...
 
@@ -98,15 +104,10 @@ def parse(path: str | Path, content: bytes, *, lower_case: bool | None) -> Token
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raise DataError if ids of the tokenizer could fall outside a word table of `vocab_size` rows.
-
-    On a device such an id raises nothing: it reads another row.
-    """
-    if tokenizer.vocab_size > vocab_size:
-        raise DataError(
-            f"model.vocab_size = {vocab_size}: smaller than the {tokenizer.vocab_size} pieces of the tokenizer; set it"
-            f" to {tokenizer.vocab_size} or more"
-        )
+    """Raise DataError if ids could fall outside a word table of `vocab_size` rows: a device would read another row."""
+    if (pieces := tokenizer.vocab_size) > vocab_size:
+        problem = f"smaller than the {pieces} pieces of the tokenizer; set it to {pieces} or more"
+        raise DataError(f"model.vocab_size = {vocab_size}: {problem}")
 
 
 def _is_uncased(pieces: list[str], special: Special, cased: Normalise, uncased: Normalise) -> bool:
@@ -133,6 +134,12 @@ def _flat(encoded: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.fromiter(itertools.chain.from_iterable(encoded), np.int32, lengths.sum()), lengths
 
 
+def _with_places(encoded: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ids_n, lengths = _flat([encoding.ids for encoding in encoded])
+    places = itertools.chain.from_iterable(itertools.chain.from_iterable(encoding.offsets for encoding in encoded))
+    return ids_n, lengths, np.fromiter(places, np.int32, 2 * len(ids_n)).reshape(-1, 2)
+
+
 # SentencePiece -----------------------------------------------------------------------------------------------------
 
 _PUNCTUATION = frozenset('!"#$%&"()*+,-./:;?@[\\]^_`{|}~')
@@ -142,11 +149,8 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 def _starts_word(piece: str) -> bool:
     """ALBERT's `_is_start_piece_sp` (create_pretraining_data.py): any digit or foreign character starts a word."""
-    return (
-        piece.startswith(("▁", "<"))
-        or piece in _PUNCTUATION
-        or not all(character.lower() in _WORD_INSIDE for character in piece)
-    )
+    inside = all(character.lower() in _WORD_INSIDE for character in piece)
+    return piece.startswith(("▁", "<")) or piece in _PUNCTUATION or not inside
 
 
 def normalise(text: str, lower_case: bool) -> str:
@@ -162,6 +166,16 @@ def normalise(text: str, lower_case: bool) -> str:
 def _decomposed(run: str, lower_case: bool) -> str:
     run = unicodedata.normalize("NFKD", run)
     return "".join(character for character in run if not (lower_case and unicodedata.combining(character)))
+
+
+def _origins(text: str, lower_case: bool) -> list[int]:
+    """Which character of `text` each of those of `normalise` is from."""
+    found: list[int] = []
+    for number, word in enumerate(re.finditer(r"\S+", text)):
+        found += [word.start() - 1] * (number > 0)  # the space
+        places = range(*word.span())
+        found += places if word[0].isascii() else [at for at in places for _ in _decomposed(text[at], lower_case)]
+    return found
 
 
 class _SentencePiece:
@@ -211,6 +225,20 @@ class _SentencePiece:
         split_n[np.repeat(self._is_split[ids_n], counts_n)] = list(itertools.chain.from_iterable(parts))
         return split_n, lengths
 
+    def encode_places(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = self._model.encode([normalise(text, self.lower_case) for text in texts], return_type="offset_mapping")
+        ids: list[list[int]] = [[] for _ in texts]
+        places: list[tuple[int, int]] = []
+        for text, mapping, parts_n in zip(texts, found, ids, strict=True):
+            origins = _origins(text, self.lower_case)
+            for index, (start, end) in zip(mapping["ids"], mapping["offsets"], strict=True):
+                parts = self._splits.get(index, [index])
+                sizes = [len(self.spellings[part].strip()) for part in parts[1:]]
+                cuts = [start, *(end - sum(sizes[i:]) for i in range(len(sizes))), end]  # the first has the space
+                parts_n += parts
+                places += [(origins[a], origins[max(a, b - 1)] + 1) for a, b in itertools.pairwise(cuts)]
+        return *_flat(ids), np.array(places, np.int32).reshape(-1, 2)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._model.decode(np.asarray(ids).tolist())
 
@@ -236,9 +264,8 @@ class _WordPiece:
         try:
             lines = content.decode().split("\n")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"data.tokenizer = {str(path)!r}: not UTF-8 at byte {error.start}; name a WordPiece vocabulary"
-            ) from None
+            fix = f"not UTF-8 at byte {error.start}; name a WordPiece vocabulary"
+            raise DataError(f"data.tokenizer = {str(path)!r}: {fix}") from None
         self.pieces = [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
         self.vocab_size = len(self.pieces)
         self.digest = hashlib.sha256(content).hexdigest()
@@ -261,6 +288,9 @@ class _WordPiece:
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return _flat([encoding.ids for encoding in encoded])
+
+    def encode_places(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return _with_places(self._tokenizer.encode_batch(texts, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -319,16 +349,21 @@ class _Json:
             self._meant[list(astuple(self.special))] = self.special.unk
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids_n, lengths = _flat([encoding.ids for encoding in self._encoded(texts, "encode_batch_fast")])
+        return self._meant[ids_n], lengths
+
+    def encode_places(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids_n, lengths, places_n2 = _with_places(self._encoded(texts, "encode_batch"))
+        return self._meant[ids_n], lengths, places_n2
+
+    def _encoded(self, texts: list[str], method: str) -> list[Any]:
         try:
-            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return getattr(self._tokenizer, method)(texts, add_special_tokens=False)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # a panic of Rust is no Exception
-            fix = "copy the file again, or name another"
-            problem = f"its library fails at a text ({one_line(error)})"
-            raise DataError(f"data.tokenizer = {str(self._path)!r}: {problem}; {fix}") from None
-        ids_n, lengths = _flat([encoding.ids for encoding in encoded])
-        return self._meant[ids_n], lengths
+            fix = f"its library fails at a text ({one_line(error)}); copy the file again, or name another"
+            raise DataError(f"data.tokenizer = {str(self._path)!r}: {fix}") from None
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -351,6 +386,9 @@ def _parse_json(content: bytes) -> tuple[str, tokenizers.Tokenizer]:
         if model.get(name) and not (kind == "WordPiece" and model[name] == "##"):
             raise ValueError(f"its model.{name} is set")
     tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    for token in values.get("added_tokens") or ():  # the library would give it another id, and say nothing
+        if (index := tokenizer.token_to_id(token["content"])) != token["id"]:
+            raise ValueError(f"its added token {token['content']!r:.40} has the id {token['id']}, and is {index}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if kind in _DECODERS:

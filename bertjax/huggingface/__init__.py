@@ -1,7 +1,9 @@
 """Model directories of Hugging Face transformers, in and out.
 
 names        tables: how each family names its parameters
+structure    which family holds a model, and what it has otherwise
 config_json  the model that a config.json describes, and back
+labels       the head for labels in it
 safetensors  JSON and safetensors files, checked before they are used
 weights      our parameters and their tensors
 tokenizers   the files of the tokenizer

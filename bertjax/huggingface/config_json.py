@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config.schema import ModelConfig
-from bertjax.errors import CheckpointError, ConfigError
-from bertjax.huggingface.names import TO_HIDDEN, first_position, tensor_names
-from bertjax.model.heads import HEADS
+from bertjax.errors import CheckpointError
+from bertjax.huggingface import labels
+from bertjax.huggingface.names import CLASSES, ending_of, first_position, heads_of
+from bertjax.huggingface.structure import STRUCTURE
 
 _COMMON: dict[str, tuple[str, Any]] = {
     "vocab_size": ("vocab_size", 30522),
@@ -75,31 +76,6 @@ FIELDS: dict[str, dict[str, tuple[str, Any]]] = {
 ALSO_COMMON = ("num_layers", "hidden_size", "num_heads")
 """DistilBERT accepts the other families' names of these too."""
 
-_CLASSIC: dict[str, Any] = {
-    "positions": "learned",
-    "window": 0,
-    "norm": "layer",
-    "norm_place": "post",
-    "first_norm": True,
-    "embedding_norm": True,
-    "ffn": "plain",
-    "biases": "all",
-    "mlm_transform": True,
-    "tie_words": True,
-}
-_ROTARY = {"positions": "rotary", "rotary_pairs": "halves", "ffn": "gated"}
-STRUCTURE: dict[str, dict[str, Any]] = {
-    "bert": _CLASSIC,
-    "roberta": _CLASSIC,
-    "albert": _CLASSIC,
-    "distilbert": _CLASSIC | {"token_types": 0, "attention_output_dropout": False},
-    "modernbert": {name: value for name, value in _CLASSIC.items() if name != "window"}
-    | _ROTARY
-    | {"norm": "layer_no_bias", "norm_place": "pre", "first_norm": False, "biases": "decoder", "token_types": 0},
-    "nomic_bert": _CLASSIC | _ROTARY | {"biases": "heads"},
-}
-"""By family: what all its models are, in ModelConfig's fields."""
-
 ACTIVATIONS = {
     "gelu": "gelu_erf",
     "gelu_new": "gelu_tanh",
@@ -123,66 +99,14 @@ MAX_LAYERS = 1000
 LARGEST = 3.4e38  # what float32 holds
 PAD = {"bert": 0, "roberta": 1, "albert": 0, "distilbert": 0, "modernbert": 50283, "nomic_bert": 0}
 """`pad_token_id` of each family where config.json says nothing."""
-CLASSES = {
-    "bert": "Bert",
-    "roberta": "Roberta",
-    "albert": "Albert",
-    "distilbert": "DistilBert",
-    "modernbert": "ModernBert",
-    "nomic_bert": "NomicBert",
-}
-"""What the classes of each family begin with."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 _BASES = {FULL: 160_000.0, SLIDING: 10_000.0}  # ModernBERT's; nomic-bert's only one is 1,000
 
 
-def choose(config: ModelConfig) -> str:
-    """The family that holds a model of this structure. Raises ConfigError naming the fields that none can hold."""
-    misfits = {family: _misfits(family, config) for family in ("bert", "modernbert", "nomic_bert")}
-    nearest = min(misfits, key=lambda family: len(misfits[family]))
-    if misfits[nearest]:
-        fields = ", ".join(f"model.{name} = {getattr(config, name)}" for name in misfits[nearest])
-        has = ", ".join(str(value) for value in misfits[nearest].values())
-        raise ConfigError(
-            f"{fields}: transformers' {CLASSES[nearest]}, the nearest, has {has}; this model cannot be exported"
-        )
-    if nearest != "bert":
-        return nearest
-    if config.token_types == 0:
-        rules: dict[str, tuple[Any, Any]] = {
-            "heads": (config.heads, ("mlm_head",)),
-            "embedding_size": (config.embedding_size, config.hidden_size),
-            "layer_norm_eps": (config.layer_norm_eps, 1e-12),
-        }
-        for field, (value, only) in rules.items():
-            if value != only:
-                raise ConfigError(
-                    f"model.{field} = {value}: without token types only DistilBERT's architecture is left, and it has"
-                    f" {only}; this model cannot be exported"
-                )
-        return "distilbert"
-    shared = config.share == "all" and config.copies < config.num_layers
-    if shared or config.embedding_size < config.hidden_size:
-        return "albert"
-    # RoBERTa's MLM head computes the erf form whatever hidden_act says.
-    fits = config.token_types == 1 and "pair_head" not in config.heads and config.activation == "gelu_erf"
-    return "roberta" if fits else "bert"
-
-
-def _misfits(family: str, config: ModelConfig) -> dict[str, Any]:
-    """Fields of a model that no model of the family has so, and what they have."""
-    found = {name: value for name, value in STRUCTURE[family].items() if getattr(config, name) != value}
-    if family in ("modernbert", "nomic_bert") and config.embedding_size != config.hidden_size:
-        found["embedding_size"] = config.hidden_size
-    if family == "nomic_bert" and config.token_types == 0:
-        found["token_types"] = 2
-    return found
-
-
 def to_json(family: str, config: ModelConfig, pad: int) -> dict[str, Any]:
     """config.json of a model as its family holds it; `pad` is the id of the padding."""
-    class_name = CLASSES[family] + ("ForPreTraining" if "pair_head" in config.heads else "ForMaskedLM")
-    values: dict[str, Any] = {"architectures": [class_name], "model_type": family}
+    ending = ending_of(config) or ("ForPreTraining" if "pair_head" in config.heads else "ForMaskedLM")
+    values: dict[str, Any] = {"architectures": [CLASSES[family] + ending], "model_type": family}
     values |= {name: getattr(config, field) for field, (name, _) in FIELDS[family].items()}
     values["max_position_embeddings"] += first_position(family, pad)
     activation = FIELDS[family]["activation"][0]
@@ -195,6 +119,7 @@ def to_json(family: str, config: ModelConfig, pad: int) -> dict[str, Any]:
         bases = {FULL: config.rotary_base, SLIDING: local if config.window else _BASES[SLIDING]}
         values |= {
             "classifier_activation": values[activation],
+            "classifier_pooling": config.pooling,
             "embedding_dropout": config.dropout,
             "local_attention": 2 * config.window if config.window else 128,
             "layer_types": [SLIDING if i % every else FULL for i in range(config.num_layers)],
@@ -206,34 +131,14 @@ def to_json(family: str, config: ModelConfig, pad: int) -> dict[str, Any]:
         }
     if family == "nomic_bert":
         values["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rotary_base}
+    if ending_of(config):
+        values |= labels.to_json(family, config)
     return values | {"tie_word_embeddings": True, "pad_token_id": pad}
 
 
-def notes(family: str, config: ModelConfig, held: ModelConfig) -> list[str]:
-    """Where the model as the family holds it (`held`) is not the trained one (`config`), or not in training."""
-    found = []
-    if held.share != config.share:
-        part = "whole layers were" if config.share == "all" else f"the {config.share} parts of the layers were"
-        found.append(f"In pretraining {part} shared; here each layer has its own copy. The function is the same.")
-    if dropped := [head.replace("_", " ") for head in config.heads if head not in held.heads]:
-        found.append(f"The {' and the '.join(dropped)} of pretraining have no place in this architecture.")
-    if TO_HIDDEN in tensor_names(family):
-        if config.embedding_size == config.hidden_size:
-            found.append("`embedding_hidden_mapping_in` is the identity: the model has no such product.")
-        found.append("In training, transformers' ALBERT drops the input of the pair head, and no feed-forward output.")
-    if family == "modernbert" and config.dropout > 0:
-        found.append(
-            "In training, transformers drops inside the feed-forward part where pretraining dropped its output."
-        )
-    if family != "modernbert" and config.dropout > 0 and config.attention_output_dropout == (family == "distilbert"):
-        does = "does not drop" if config.attention_output_dropout else "drops"
-        found.append(f"In training, transformers {does} the output of attention, unlike in pretraining.")
-    return found
-
-
 def from_json(path: Path, family: str, values: dict[str, Any]) -> tuple[ModelConfig, int]:
-    """The model that config.json (`path`, `values`) describes, with every part its family has, and the row of the
-    position table that is position 0. Raises CheckpointError with a line for each wrong field.
+    """The model that config.json (`path`, `values`) describes, with every head for pretraining that its family has, and
+    the row of the position table that is position 0. Raises CheckpointError with a line for each wrong field.
     """
     fields, errors = _fields(family, values)
     pad, position_0 = values.get("pad_token_id", PAD[family]), 0
@@ -262,14 +167,12 @@ def from_json(path: Path, family: str, values: dict[str, Any]) -> tuple[ModelCon
     groups = fields.pop("num_groups", fields["num_layers"])
     if groups < fields["num_layers"]:
         fields |= {"share": "all", "num_groups": groups}
-    parts = {path.partition("/")[0] for path in tensor_names(family)}
-    heads = tuple(head for head in HEADS if head in parts)
-    fields = {"embedding_size": fields["hidden_size"]} | STRUCTURE[family] | fields | {"heads": heads}
+    fields = {"embedding_size": fields["hidden_size"]} | STRUCTURE[family] | fields | {"heads": heads_of(family, "")}
     return ModelConfig(**fields), position_0
 
 
 def _modernbert_layers(fields: dict[str, Any], values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Which layers are local, how far they see, and the bases of their rotations."""
+    """Which layers are local, how far they see, the bases of their rotations, and what is pooled."""
     layers, local, errors = fields["num_layers"], values.get("local_attention", 128), []
     every = values.get("global_attn_every_n_layers", 3)
     if type(every) is not int or every < 1:
@@ -283,6 +186,9 @@ def _modernbert_layers(fields: dict[str, Any], values: dict[str, Any]) -> tuple[
         errors.append(f"layer_types = {kinds!r:.60}: must be {FULL!r} for each n-th of {layers} layers, the first on")
     if type(local) is not int or local < 2:
         errors.append(f"local_attention = {local!r:.60}: must be a whole number, at least 2")
+    pooling = values.get("classifier_pooling", "cls")
+    if pooling not in ("cls", "mean"):
+        errors.append(f"classifier_pooling = {pooling!r:.60}: must be one of cls, mean")
     rope = values.get("rope_parameters") or {}
     old = {FULL: values.get("global_rope_theta"), SLIDING: values.get("local_rope_theta")}
     bases = {}
@@ -294,9 +200,10 @@ def _modernbert_layers(fields: dict[str, Any], values: dict[str, Any]) -> tuple[
     if errors:
         return {}, errors
     if periods[0] == 1:
-        return {"window": 0, "rotary_base": float(bases[FULL])}, []
+        return {"pooling": pooling, "window": 0, "rotary_base": float(bases[FULL])}, []
     same = bases[SLIDING] == bases[FULL]
     return {
+        "pooling": pooling,
         "window": local // 2,
         "global_every": periods[0],
         "rotary_base": float(bases[FULL]),

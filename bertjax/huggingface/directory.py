@@ -13,12 +13,12 @@ from bertjax import storage
 from bertjax.config.schema import ModelConfig
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import CheckpointError, DataError
-from bertjax.huggingface import config_json, names
+from bertjax.huggingface import config_json, labels, names, structure
 from bertjax.huggingface.card import model_card
 from bertjax.huggingface.safetensors import WEIGHTS, dump, read_json
 from bertjax.huggingface.sentence_files import sentence_files
 from bertjax.huggingface.tokenizers import find_tokenizer, tokenizer_files
-from bertjax.huggingface.weights import Flat, read_weights, to_family, to_tensors
+from bertjax.huggingface.weights import label_rows, read_weights, stored_in, to_family, to_tensors
 
 CONFIG = "config.json"
 
@@ -27,10 +27,11 @@ CONFIG = "config.json"
 class Contents:
     """What a directory holds."""
 
-    config: ModelConfig  # its heads are those that the directory holds, and an MLM head
+    config: ModelConfig  # its heads are those that the directory holds, and an MLM head where none is for labels
     params: dict[str, Any]  # float32 NumPy arrays, the tree of `bertjax.model.network.Network`
-    fresh: tuple[str, ...]  # heads of the architecture that the directory does not hold; an mlm_head is initialised
-    classifier: Flat | None  # the head of *ForSequenceClassification, in the names and layout of transformers
+    fresh: tuple[
+        str, ...
+    ]  # heads for pretraining that the directory does not hold; an mlm_head in config is initialised
     family: str
     tokenizer: Path | None  # vocab.txt or spiece.model; tokenizer.json if there is neither
     lower_case: bool  # what tokenizer_config.json says of it; True if nothing; a tokenizer.json says it itself
@@ -51,9 +52,13 @@ def read(directory: Path) -> Contents:
         known = ", ".join(names.FAMILIES)
         raise CheckpointError(f"{path}: model_type = {family!r:.60}: must be one of {known}")
     config, first_position = config_json.from_json(path, family, values)
-    config, params, fresh, classifier = read_weights(directory, family, config, first_position)
+    stored = stored_in(directory, family)
+    if ending := names.found_ending(family, values.get("architectures"), stored):
+        rows = label_rows(family, ending, stored)
+        config = labels.with_head(path, family, values, config, ending=ending, rows=rows)
+    config, params, fresh = read_weights(directory, stored, family, config, first_position)
     tokenizer, lower_case = find_tokenizer(directory)
-    return Contents(config, params, fresh, classifier, family, tokenizer, lower_case)
+    return Contents(config, params, fresh, family, tokenizer, lower_case)
 
 
 def absent(directory: Path) -> str:
@@ -77,15 +82,15 @@ def write(
 ) -> None:
     """Write a model for transformers' `from_pretrained`, whole or not at all; `directory` must be new or empty.
 
-    The family follows from the structure (`config_json.choose`). Sharing that it does not have is undone, each layer
-    getting a copy of its own, heads that it does not have are left out, and the card says so. `card` is shown in the
-    card as a table; it is public.
+    The class follows from the heads, and its family from the structure (`structure.choose`). Sharing that it does not
+    have is undone, each layer getting a copy of its own, heads that it does not have are left out, and the card says
+    so. `card` is shown in the card as a table; it is public.
 
     Raises ConfigError naming a field that no family can hold, CheckpointError for parameters of another model,
     DataError for the tokenizer, StorageError where it cannot write.
     """
     with storage.new_directory(directory) as partial:
-        family = config_json.choose(config)
+        family = structure.choose(config)
         loaded = load_tokenizer(tokenizer, lower_case=lower_case) if tokenizer else None
         if loaded and loaded.vocab_size > config.vocab_size:
             pieces = f"{loaded.vocab_size} pieces, more than model.vocab_size = {config.vocab_size}"
@@ -96,8 +101,9 @@ def write(
         if tokenizer and loaded:
             cls, sep = loaded.special.cls, loaded.special.sep
             values |= {"bos_token_id": cls, "eos_token_id": sep, "cls_token_id": cls, "sep_token_id": sep}
-            files = tokenizer_files(tokenizer, loaded, held) | sentence_files(held)
-        shown = model_card(values, config_json.notes(family, config, held), card, tokenizer=bool(tokenizer))
+            files = tokenizer_files(tokenizer, loaded, held)
+            files |= {} if names.ending_of(held) else sentence_files(held)
+        shown = model_card(values, structure.notes(family, config, held), card, tokenizer=bool(tokenizer))
         files |= {CONFIG: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), "README.md": shown.encode()}
         files[WEIGHTS] = dump(to_tensors(family, held, flat, names.first_position(family, pad)))
         for name, content in files.items():

@@ -1,8 +1,14 @@
 """The architectures of Hugging Face transformers as values: how each names the parameters of a model."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
+from bertjax.config.schema import ModelConfig
+from bertjax.model.heads import HEADS
+
+LABEL_HEADS = {"classifier", "tagger", "span_head"}
 WORD, POSITION, TO_HIDDEN = (f"encoder/embeddings/{name}" for name in ("word", "position", "to_hidden"))
 
 
@@ -18,10 +24,16 @@ class Family:
     layers: dict[str, str]  # path in a layer -> what follows
     others: dict[str, str]  # path -> name
     decoder: str  # its weight is the word table, and its bias that of the MLM head: second names of these tensors
-    classifier: dict[str, str]  # of *ForSequenceClassification, with the sizes of its axes: L labels, H hidden size
+    labelled: dict[str, dict[str, str]]  # class, by its ending -> path -> full name; others as above
     fused: tuple[tuple[str, ...], ...] = ()  # kernels that are one tensor, its rows those of each in turn
 
 
+CLASSIFIES, CHOOSES, TAGS, ANSWERS = (
+    f"For{what}" for what in ("SequenceClassification", "MultipleChoice", "TokenClassification", "QuestionAnswering")
+)
+_TOKENS = {TAGS: {"tagger/dense": "classifier"}, ANSWERS: {"span_head/dense": "qa_outputs"}}
+_CLASSIFIER = {"classifier/dense": "classifier"}
+_LABELLED = {CLASSIFIES: _CLASSIFIER, CHOOSES: _CLASSIFIER} | _TOKENS
 _BERT = Family(
     prefix="bert.",
     layer="encoder.layer.{}.",
@@ -47,7 +59,7 @@ _BERT = Family(
         "pair_head/dense": "cls.seq_relationship",
     },
     decoder="cls.predictions.decoder",
-    classifier={"classifier.weight": "LH", "classifier.bias": "L"},
+    labelled=_LABELLED,
 )
 _ROBERTA = Family(
     prefix="roberta.",
@@ -56,12 +68,7 @@ _ROBERTA = Family(
     others={path: name for path, name in _BERT.others.items() if path.startswith(("encoder", "pooler"))}
     | {"mlm_head/dense": "lm_head.dense", "mlm_head/norm": "lm_head.layer_norm", "mlm_head/bias": "lm_head.bias"},
     decoder="lm_head.decoder",
-    classifier={
-        "classifier.dense.weight": "HH",
-        "classifier.dense.bias": "H",
-        "classifier.out_proj.weight": "LH",
-        "classifier.out_proj.bias": "L",
-    },
+    labelled=_LABELLED | {CLASSIFIES: {"pooler": "classifier.dense", "classifier/dense": "classifier.out_proj"}},
 )
 _ALBERT = Family(
     prefix="albert.",
@@ -86,7 +93,7 @@ _ALBERT = Family(
         "pair_head/dense": "sop_classifier.classifier",
     },
     decoder="predictions.decoder",
-    classifier=_BERT.classifier,
+    labelled=_LABELLED,
 )
 _DISTILBERT = Family(
     prefix="distilbert.",
@@ -110,7 +117,7 @@ _DISTILBERT = Family(
         "mlm_head/bias": "vocab_projector.bias",
     },
     decoder="vocab_projector",
-    classifier={"pre_classifier.weight": "HH", "pre_classifier.bias": "H"} | _BERT.classifier,
+    labelled=_TOKENS | dict.fromkeys((CLASSIFIES, CHOOSES), {"pooler": "pre_classifier"} | _CLASSIFIER),
 )
 _MODERNBERT = Family(
     prefix="model.",
@@ -135,8 +142,16 @@ _MODERNBERT = Family(
         "mlm_head/bias": "decoder.bias",
     },
     decoder="decoder",
-    # Its first layers have the names of those of the MLM head, which has another last one.
-    classifier={"head.dense.weight": "HH", "head.norm.weight": "H", "classifier.weight": "LH", "classifier.bias": "L"},
+    # The first layers have the names of those of the MLM head, which has another last one.
+    labelled={
+        ending: {f"{first}": "head.dense", f"{first}/norm": "head.norm", f"{head}/dense": "classifier"}
+        for ending, first, head in (
+            (CLASSIFIES, "pooler", "classifier"),
+            (CHOOSES, "pooler", "classifier"),
+            (TAGS, "tagger/transform", "tagger"),
+            (ANSWERS, "span_head/transform", "span_head"),
+        )
+    },
     fused=(("attention/query", "attention/key", "attention/value"), ("ffn/gate", "ffn/up")),
 )
 _NOMIC_BERT = Family(
@@ -164,7 +179,7 @@ _NOMIC_BERT = Family(
         "mlm_head/bias": "cls.predictions.bias",
     },
     decoder="cls.predictions.decoder",
-    classifier=_BERT.classifier,
+    labelled={CLASSIFIES: _CLASSIFIER, TAGS: _TOKENS[TAGS]},
     fused=(("attention/query", "attention/key", "attention/value"),),
 )
 FAMILIES: dict[str, Family] = {
@@ -177,14 +192,76 @@ FAMILIES: dict[str, Family] = {
 }
 """`model_type` -> the family."""
 
+CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "albert": "Albert",
+    "distilbert": "DistilBert",
+    "modernbert": "ModernBert",
+    "nomic_bert": "NomicBert",
+}
+"""What the classes of each family begin with."""
+
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants that old versions saved."""
 
 
-def tensor_names(family: str) -> dict[str, str]:
-    """Parameter, or module of a kernel (or scale) and a bias -> name without prefix; {} is the layer or group."""
+def ending_of(config: ModelConfig) -> str:
+    """Of the class that a model with these heads is; "" of one without a head for labels."""
+    if "classifier" in config.heads:
+        return CLASSIFIES if config.labels else CHOOSES
+    return {"tagger": TAGS, "span_head": ANSWERS}.get(next((h for h in config.heads if h in LABEL_HEADS), ""), "")
+
+
+def found_ending(family: str, told: Any, stored: Collection[str]) -> str:
+    """Of the class whose head for labels is among the plain names `stored`; "" if none is.
+
+    Several classes may have the same names: `told`, the "architectures" of config.json, then says which it is, and
+    without it, whether there is a pooler.
+    """
     f = FAMILIES[family]
-    return f.others | {f"encoder/groups/{path}": f.layer + name for path, name in f.layers.items()}
+    # The MLM head may have names that are also in such a head.
+    mlm = {name for path, name in f.others.items() if path.startswith("mlm_head")}
+    possible = [
+        ending
+        for ending, table in f.labelled.items()
+        if any(f"{name}.{leaf}" in stored for name in set(table.values()) - mlm for leaf in ("weight", "bias"))
+    ]
+    for name in told if isinstance(told, list) else []:
+        for ending in possible:
+            if isinstance(name, str) and name.endswith(ending):
+                return ending
+    if TAGS in possible and "pooler" in f.others and f"{f.others['pooler']}.weight" not in stored:
+        return TAGS
+    return next((ending for ending in (CLASSIFIES, TAGS, ANSWERS, CHOOSES) if ending in possible), "")
+
+
+def heads_of(family: str, ending: str) -> tuple[str, ...]:
+    """The heads of a class for labels; with "", all those for pretraining that the family has."""
+    parts = {path.partition("/")[0] for path in tensor_names(family, ending)}
+    if ending:
+        parts &= {"pooler", "classifier"} if "classifier/dense" in FAMILIES[family].labelled[ending] else LABEL_HEADS
+    return tuple(head for head in HEADS if head in parts)
+
+
+def tensor_names(family: str, ending: str = "") -> dict[str, str]:
+    """Parameter, or module of a kernel (or scale) and a bias -> name without prefix; {} is the layer or group.
+
+    Of a class for labels, also those of its pretraining, but for an MLM head that it has in pieces.
+    """
+    f = FAMILIES[family]
+    own = f.labelled.get(ending, {})
+    others = f.others
+    if set(own.values()) & {name for path, name in others.items() if path.startswith("mlm_head")}:
+        others = {path: name for path, name in others.items() if not path.startswith("mlm_head")}
+    return others | own | {f"encoder/groups/{path}": f.layer + name for path, name in f.layers.items()}
+
+
+def prefix(family: str, ending: str, part: str) -> str:
+    """What stands before the names of a part of the model, in a file of this class."""
+    f = FAMILIES[family]
+    of_the_base = part == "encoder" or (part == "pooler" and "pooler" not in f.labelled.get(ending, {}))
+    return f.prefix if of_the_base else ""
 
 
 def plain_name(family: str, name: str) -> str:

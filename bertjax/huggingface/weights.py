@@ -41,34 +41,47 @@ class Slot:
     shape: tuple[int, ...]
 
 
-def read_weights(
-    directory: Path, family: str, config: ModelConfig, first_position: int
-) -> tuple[ModelConfig, dict[str, Any], tuple[str, ...], Flat | None]:
-    """The weights in `directory`, whose config.json says `config` with all the heads that its family has.
+def stored_in(directory: Path, family: str) -> Stored:
+    """The tensors in `directory`, of which nothing is loaded yet. Raises CheckpointError for files that are damaged."""
+    stored: Stored = {}
+    for tensor in tensors(directory):
+        stored.setdefault(names.plain_name(family, tensor.name), []).append(tensor)
+    return stored
 
-    Returns the config with the heads that are there, and an MLM head in any case; its parameters, float32 NumPy arrays
-    in the tree of `bertjax.model.network.Network`; the heads of the family that are not there, of which the MLM head is
-    initialised; and the head of *ForSequenceClassification, if there is one, as transformers has it.
+
+def label_rows(family: str, ending: str, stored: Stored) -> int:
+    """How many rows the last layer of the head for labels has; 1 where that is not to be seen."""
+    table = names.FAMILIES[family].labelled[ending]
+    (last,) = (name for path, name in table.items() if path.endswith("/dense"))
+    shapes = [stored[f"{last}.{leaf}"][0].shape for leaf in ("weight", "bias") if f"{last}.{leaf}" in stored]
+    return next((shape[0] for shape in shapes if shape and shape[0]), 1)
+
+
+def read_weights(
+    directory: Path, stored: Stored, family: str, config: ModelConfig, first_position: int
+) -> tuple[ModelConfig, dict[str, Any], tuple[str, ...]]:
+    """The weights `stored` in `directory`, whose config.json says `config` with all the heads that there may be.
+
+    Returns the config with the heads that are there, and an MLM head where none is for labels; its parameters, float32
+    NumPy arrays in the tree of `bertjax.model.network.Network`; and the heads for pretraining that the family has and
+    the directory has not. The MLM head that comes in any case is then initialised.
 
     Raises CheckpointError with everything that is wrong with the names and shapes, and for weights of a function that
     the model does not compute.
     """
-    stored: Stored = {}
-    for tensor in tensors(directory):
-        stored.setdefault(names.plain_name(family, tensor.name), []).append(tensor)
-
+    ending = names.ending_of(config)
     layout = _layout(family, config, first_position)
-    classifier = _classifier(family, config, stored)
     present = {_part(paths[0]) for paths, slot in layout.items() if slot.names[0] in stored} | {"encoder"}
     if "pair_head" in present:
         present.add("pooler")  # which it needs: if it is not there, it is missed
-    if {name for slot in classifier for name in slot.names} & set(_names(layout, "mlm_head")):
-        present.discard("mlm_head")  # what has its names belongs to the classifier
+    if ending:
+        present |= set(names.heads_of(family, ending))
     layout = {paths: slot for paths, slot in layout.items() if _part(paths[0]) in present}
-    _check_names(directory, stored, [*layout.values(), *classifier])
+    _check_names(directory, stored, list(layout.values()))
 
-    fresh = tuple(head for head in config.heads if head not in present)
-    config = dataclasses.replace(config, heads=tuple(h for h in config.heads if h in present or h == "mlm_head"))
+    fresh = tuple(head for head in names.heads_of(family, "") if head not in present)
+    kept = present if ending else present | {"mlm_head"}
+    config = dataclasses.replace(config, heads=tuple(head for head in config.heads if head in kept))
     flat: Flat = {}
     for paths, slot in layout.items():
         whole = np.stack([load(stored[name]) for name in slot.names])
@@ -77,10 +90,9 @@ def read_weights(
     if f"{TO_HIDDEN}/kernel" not in shapes:
         _drop_identity(directory, flat)
     flat = {path: _ours(path, x, first_position, shapes[path]) for path, x in flat.items()}
-    if "mlm_head" in fresh:
+    if "mlm_head" in fresh and "mlm_head" in kept:
         flat |= _fresh_mlm_head(config, shapes)
-    heads = {slot.names[0]: load(stored[slot.names[0]]) for slot in classifier}
-    return config, unflatten_dict(flat, sep="/"), fresh, heads or None
+    return config, unflatten_dict(flat, sep="/"), fresh
 
 
 def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfig, Flat]:
@@ -93,10 +105,10 @@ def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfi
     shapes = _shapes(config)
     if wrong := sorted(p for p in shapes.keys() | flat.keys() if p not in flat or flat[p].shape != shapes.get(p)):
         raise CheckpointError(f"params: {', '.join(wrong[:10])}: missing, unknown or of another shape for this model")
-    if TO_HIDDEN in names.tensor_names(family) and config.embedding_size == config.hidden_size:
+    if TO_HIDDEN in names.FAMILIES[family].others and config.embedding_size == config.hidden_size:
         flat |= {f"{TO_HIDDEN}/kernel": np.eye(config.hidden_size, dtype=np.float32)}
         flat |= {f"{TO_HIDDEN}/bias": np.zeros(config.hidden_size, np.float32)}
-    parts = {_part(path) for path in names.tensor_names(family)} | {"encoder"}
+    parts = {"encoder", *names.heads_of(family, names.ending_of(config))}
     flat = {path: x for path, x in flat.items() if _part(path) in parts}
     config = dataclasses.replace(config, heads=tuple(head for head in config.heads if head in parts))
     if config.share == "none" or (config.share == "all" and "num_groups" in FIELDS[family]):
@@ -113,6 +125,7 @@ def to_family(family: str, config: ModelConfig, params: Any) -> tuple[ModelConfi
 def to_tensors(family: str, config: ModelConfig, flat: Flat, first_position: int) -> Flat:
     """What `to_family` gives as tensors by their full names."""
     found: Flat = {}
+    ending = names.ending_of(config)
     for paths, slot in _layout(family, config, first_position).items():
         count, (rows, *rest) = len(slot.names), slot.shape
         each = []
@@ -123,7 +136,7 @@ def to_tensors(family: str, config: ModelConfig, flat: Flat, first_position: int
             if path.endswith("/kernel"):
                 x = x.reshape(count, *rest, rows // len(paths)).swapaxes(1, 2)
             each.append(x.reshape(count, rows // len(paths), *rest))
-        prefix = "" if _part(paths[0]) in ("mlm_head", "pair_head") else names.FAMILIES[family].prefix
+        prefix = names.prefix(family, ending, _part(paths[0]))
         whole = np.concatenate(each, axis=1)
         found |= {prefix + name: np.ascontiguousarray(one) for name, one in zip(slot.names, whole, strict=True)}
     return found
@@ -145,7 +158,7 @@ def _names(layout: dict[Paths, Slot], part: str) -> list[str]:
 
 def _layout(family: str, config: ModelConfig, first_position: int) -> dict[Paths, Slot]:
     """Where the parameters of a model that shares nothing, or whole layers, are stored."""
-    found, shapes = names.tensor_names(family), dict(_shapes(config))
+    found, shapes = names.tensor_names(family, names.ending_of(config)), dict(_shapes(config))
     layout: dict[Paths, Slot] = {}
     if TO_HIDDEN in found:  # also where the two sizes are equal
         shapes[f"{TO_HIDDEN}/kernel"] = (config.embedding_size, config.hidden_size)
@@ -206,18 +219,6 @@ def _fresh_mlm_head(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> 
     flat["mlm_head/norm/scale"] += 1.0
     kernel = "mlm_head/dense/kernel"
     return flat | {kernel: np.array(draw(jax.random.key(0), flat[kernel].shape, np.float32))}
-
-
-def _classifier(family: str, config: ModelConfig, stored: Stored) -> list[Slot]:
-    """The tensors of the head for classifying sequences, if there is one."""
-    axes = names.FAMILIES[family].classifier
-    own = [name for name, letters in axes.items() if "L" in letters]
-    last = stored.get(own[-1])
-    sizes = {"H": config.hidden_size, "L": last[0].shape[0] if last and last[0].shape else 1}
-    slots = [Slot([name], tuple(sizes[letter] for letter in letters)) for name, letters in axes.items()]
-    # Where the last layer is missed, an earlier one still tells; but not by a name that the MLM head has too.
-    ambiguous = {f"{name}.weight" for path, name in names.tensor_names(family).items() if path.startswith("mlm_head")}
-    return slots if any(name in stored for name in axes if name not in ambiguous) else []
 
 
 def _check_names(directory: Path, stored: Stored, slots: list[Slot]) -> None:

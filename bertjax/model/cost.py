@@ -36,9 +36,10 @@ def flops_per_token(model: ModelConfig, seq_len: int, *, predicted: float) -> di
     """Model FLOPs of forward and backward for one real token of a full row, by part and in total.
 
     Three times the forward pass, two FLOPs a multiply-add, matrix products only: encoder, attention scores and values
-    over the row (no causal halving; of a local layer, over its window), and the MLM head at the share `predicted` of
-    the tokens. Recomputation, padding, look-ups and the pooler (one per row) are not counted. Sharing saves parameters,
-    not FLOPs; nor does a window where the kernel computes all scores and hides some.
+    over the row (no causal halving; of a local layer, over its window), the MLM head at the share `predicted` of the
+    tokens, and the heads of each token. Recomputation, padding, look-ups, the pooler and what stands on it (one per
+    example) are not counted. Sharing saves parameters, not FLOPs; nor does a window where the kernel computes all
+    scores and hides some.
     """
     H, F, L, V, E = model.hidden_size, model.ffn_size, model.num_layers, model.vocab_size, model.embedding_size
     far = len(range(0, L, model.global_every)) if model.window else L
@@ -46,10 +47,18 @@ def flops_per_token(model: ModelConfig, seq_len: int, *, predicted: float) -> di
     parts = {
         "encoder": 6.0 * L * (4 * H * H + (3 if model.ffn == "gated" else 2) * H * F),
         "attention": 12.0 * H * seen,
-        "mlm_head": 6.0 * predicted * (H * E * model.mlm_transform + E * V),
+        "mlm_head": 6.0 * predicted * (H * E * model.mlm_transform + E * V) * ("mlm_head" in model.heads),
         "embedding_projection": 6.0 * E * H if E != H else 0.0,
     }
+    classes = token_classes(model)
+    parts |= {head: 6.0 * H * (H * model.token_transform + C) for head, C in classes.items()}
     return parts | {"total": sum(parts.values())}
+
+
+def token_classes(model: ModelConfig) -> dict[str, int]:
+    """How many logits each head gives of each token."""
+    classes = {"tagger": len(model.labels), "span_head": 2}
+    return {head: classes[head] for head in classes if head in model.heads}
 
 
 def training_bytes(model: ModelConfig, *, rows: int, seq_len: int, predictions: int, bytes_of_number: int) -> float:
@@ -61,5 +70,5 @@ def training_bytes(model: ModelConfig, *, rows: int, seq_len: int, predictions: 
     layer = 4 * H * H + (3 if model.ffn == "gated" else 2) * H * F
     parameters = layer * (model.copies + model.apart) + E * V + H * E
     kept = L * (16 * H + (6 if model.ffn == "gated" else 5) * F + 3 * model.num_heads * seq_len)
-    logits = 3 * V * predictions
+    logits = 3 * V * predictions * ("mlm_head" in model.heads) + 3 * seq_len * sum(token_classes(model).values())
     return 16.0 * parameters + rows * (bytes_of_number * seq_len * kept + 4 * logits)

@@ -1,6 +1,7 @@
 """What layers are made of: initialisers, linear maps and norms, in the compute dtype over float32 parameters.
 
-Shape letters: B rows, L positions of a row, P some positions of a row, H hidden size.
+Shape letters: B rows, L positions of a row, P some positions of a row, I items of a row, K examples of a row, H hidden
+size, C classes.
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ def zeros(*names: str) -> Any:
     return nn.with_logical_partitioning(jax.nn.initializers.zeros, names)
 
 
-BIASED = {"layers": ("all",), "heads": ("all", "heads")}
+BIASED = {"layers": ("all",), "heads": ("all", "heads"), "logits": ("all", "heads", "decoder")}
 """Where a linear map stands -> the values of `model.biases` that give it a bias."""
 
 
@@ -95,6 +96,23 @@ class Norm(nn.Module):
         return y.astype(self.compute.dtype)
 
 
+def logits(x_BIH: jax.Array, affine: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+    """A linear map to classes, [B, I, C] in float32."""
+    kernel_HC, bias_C = affine
+    y_BIC = jnp.einsum("BIH,HC->BIC", x_BIH, kernel_HC, preferred_element_type=jnp.float32)
+    return y_BIC if bias_C is None else y_BIC + bias_C.astype(jnp.float32)[None, None, :]
+
+
 def gather(x_BLH: jax.Array, positions_BP: jax.Array) -> jax.Array:
     """The states at `positions_BP` of each row: [B, P, H]."""
     return jnp.take_along_axis(x_BLH, positions_BP[:, :, None], axis=1, mode="clip")
+
+
+def means(x_BLH: jax.Array, segments_BL: jax.Array, examples: int) -> jax.Array:
+    """The mean of the states of each example of a row, [B, K, H]: those where `segments_BL` is its number, from 1.
+
+    Zeros for an example that is not there. Summed in float32, as half precision loses the last of many tokens.
+    """
+    of_BLK = (segments_BL[:, :, None] == 1 + jnp.arange(examples)[None, None, :]).astype(jnp.float32)
+    sums_BKH = jnp.einsum("BLK,BLH->BKH", of_BLK, x_BLH.astype(jnp.float32))
+    return (sums_BKH / jnp.maximum(of_BLK.sum(axis=1), 1.0)[:, :, None]).astype(x_BLH.dtype)

@@ -1,6 +1,7 @@
 """The encoder with its heads: parameters, outputs, and where each parameter lives.
 
-Shape letters: B rows, L positions of a row, H hidden size, P prediction slots, K examples of a row, V vocabulary.
+Shape letters: B rows, L positions of a row, H hidden size, P prediction slots, K examples of a row, V vocabulary,
+C classes.
 """
 
 import functools
@@ -15,7 +16,6 @@ from bertjax.config.schema import ComputeConfig, DataConfig, ModelConfig
 from bertjax.model.beside import beside
 from bertjax.model.encoder import Encoder
 from bertjax.model.heads import HEADS, MlmHead
-from bertjax.model.layers import gather
 from bertjax.parallel.sharding import tree_shardings
 
 Arrays = dict[str, jax.Array]
@@ -32,19 +32,22 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, batch: Arrays, key: jax.Array | None = None) -> Arrays:
         """Returns `hidden` [B, L, H] and what the heads give: `mlm_logits` [B, P, V], `pooled` [B, K, H], `pair_logits`
-        [B, K, 2]; if `every_layer`, `layers` [layers, B, L, H]. Logits are float32. What a caller does not use, jit
-        removes. `key` None = no dropout.
+        [B, K, 2], `class_logits` [B, K, C], `tag_logits` [B, L, C], `span_logits` [B, L, 2]; if `every_layer`, `layers`
+        [layers, B, L, H]. Logits are float32. What a caller does not use, jit removes, and what no head reads, the
+        batch need not have. `key` None = no dropout.
         """
         encoder = Encoder(self.config, self.compute, self.every_layer, name="encoder")
         x_BLH, word_VE, layers = encoder(
             batch["tokens"], batch["segments"], batch["positions"], batch["token_types"], key
         )
         outputs = {"hidden": x_BLH} | ({} if layers is None else {"layers": layers})
+        # The encoder splits the key into two: these are other ones.
+        keys = {name: None if key is None else jax.random.fold_in(key, 2 + i) for i, name in enumerate(HEADS)}
         for name, head in HEADS.items():
             if name in self.heads:
-                x = gather(outputs[head.of], batch[head.at]) if head.at else outputs[head.of]
+                x = head.read(self.config, outputs[head.of], batch)
                 module: Any = head.module
-                outputs[head.gives] = module(self.config, self.compute, name=name)(x, word_VE)
+                outputs[head.gives] = module(self.config, self.compute, name=name)(x, word_VE, keys[name])
         return outputs
 
 

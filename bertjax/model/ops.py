@@ -46,8 +46,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_erf": _from_input(lambda x: nn.gelu(x, approximate=False)),
     "relu": nn.relu,
     "silu": _from_input(nn.silu),
+    "tanh": jnp.tanh,
 }
-"""`model.activation` -> the function."""
+"""`model.activation`, `model.pooler_activation` -> the function."""
 
 
 @jax.custom_vjp

@@ -32,6 +32,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "ffn": "tensor",
     "table": None,
     "pair": None,
+    "labels": None,
 }
 """Logical axis name -> mesh axis or axes."""
 

@@ -1,4 +1,4 @@
-"""What a run is for: each task is a value that the engine in `train` is given.
+"""What a run without labels is for: each task is a value that the engine in `train` is given.
 
 inputs      the tokenizer and the data set of a run: made where they are missing, opened and checked where they are
 pretrain    masked words and pairs of segments, from random weights or a trained model

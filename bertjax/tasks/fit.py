@@ -20,9 +20,7 @@ from bertjax.console import say
 from bertjax.errors import OutOfMemory, memory_ran_out, one_line
 from bertjax.parallel import memory, sharding
 from bertjax.progress import duration
-from bertjax.train import session
-from bertjax.train.optim import make_optimizer
-from bertjax.train.state import abstract_state
+from bertjax.train.session import Engine
 from bertjax.train.step import JittedStep
 from bertjax.train.task import Task
 
@@ -96,11 +94,11 @@ def gb(count: float) -> str:
 
 def _bytes_by_rows(config: Config, task: Task, mesh: Mesh) -> Callable[[int], int]:
     """What training takes by `data.batch_size`, compiled; 0 where the compiler does not tell."""
-    step = session.step_of(config, task, mesh)
-    state = abstract_state(task.init, make_optimizer(config.optim, steps=config.run.steps), mesh)
+    engine = Engine(config, task, mesh)
 
     def bytes_of(rows: int) -> int:
-        return training_bytes(step.lower(state, shapes(config, rows)).compile(), task, state, mesh) or 0
+        compiled = engine.step.lower(engine.shapes, shapes(config, rows)).compile()
+        return training_bytes(compiled, task, engine.shapes, mesh) or 0
 
     return bytes_of
 

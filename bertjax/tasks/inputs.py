@@ -23,6 +23,7 @@ from bertjax.vocabulary.wordpiece import train_wordpiece
 _REPAIRED = {
     "bad_utf8_lines": ", read as Windows-1252; convert the files with `iconv -f ENCODING -t UTF-8` if they are another",
     "bad_json_lines": ", left out; check data.text_field and that the files are whole",
+    "broken_documents": ", without their </doc>; the text is kept",
     "cut_documents": ", of more than a million characters; check data.format: are they several?",
 }
 """What was done, and the fix if that was wrong, where it is not in the name of the reason."""

@@ -2,7 +2,8 @@
 
 task         what a run is for, as a value
 objective    terms of a loss, and how their items are summed
-optim        optimizers and schedules as optax chains
+optim        optimizers as optax chains
+schedule     the rate by step; the numbers in which runs of one compiled step differ
 state        everything that training changes, and its birth
 step         the jitted update and evaluation
 loop         the training loop, on one page
@@ -12,8 +13,7 @@ metrics      metrics.jsonl and TensorBoard
 curves       the learning curves as a picture
 checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change
-signals      signals that ask a run to stop
 guard        what is saved, restored or reported is finite
 
-Imports `config`, `parallel`, `model`, `storage`, `progress`. No host data: batches come from the task.
+Imports `config`, `parallel`, `model`, `storage`, `progress`, `signals`. No host data: batches come from the task.
 """

@@ -10,7 +10,9 @@ was damaged later, and only what still has its temporary name is known to be unf
 """
 
 import contextlib
+import functools
 import itertools
+import operator
 import os
 import re
 import shutil
@@ -53,13 +55,17 @@ _JSON = {name: ocp.args.JsonRestore() for name in ("identity", "place", "config"
 
 @dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: `rows` of the data had been seen, `config` is the saved one."""
+    """A verified checkpoint: `rows` of the data had been seen, `config` is the saved one, `model` is where in the state
+    the model is. `best` has the step and the value of the best evaluation, if there was one by which the run selects.
+    """
 
     step: int
     state: Any
     identity: Identity
     rows: int
     config: dict[str, Any]
+    model: tuple[str, ...] = ("params",)
+    best: tuple[int, float] | None = None
 
 
 class Checkpoints:
@@ -89,10 +95,11 @@ class Checkpoints:
         if os.path.lexists(self._pending):
             raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
         guard.check_state(step, state)
+        best = None if state.best is None or not state.best.step else [int(state.best.step), state.best.number]
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(_parts(state)),
             identity=ocp.args.JsonSave(identity),
-            place=ocp.args.JsonSave({"rows": rows}),
+            place=ocp.args.JsonSave({"rows": rows, "model": list(state.place_of_model), "best": best}),
             config=ocp.args.JsonSave(to_dict(config)),
         )
         try:
@@ -131,6 +138,14 @@ class Checkpoints:
 def steps(directory: Path) -> list[int]:
     """The steps that have been saved completely and have their manifest, oldest first."""
     return [step for step in _present(directory) if (directory / str(step) / MANIFEST).is_file()]
+
+
+def drop(directory: Path) -> None:
+    """Delete the steps below `directory` and that itself, but for what no save wrote."""
+    for step in steps(directory):
+        _remove(directory / str(step))
+    with contextlib.suppress(OSError):  # there is none, or something is in it
+        directory.rmdir()
 
 
 def write_manifest(path: Path, step: int) -> None:
@@ -203,27 +218,25 @@ def restore(directory: Path, abstract_state: TrainState) -> Restored:
     """
     path, found = _newest(directory)
     with _fitting(path):
-        state = _read(path, state=ocp.args.StandardRestore(abstract_state)).state
-    return _checked(path, found, state.step, state)
+        parts = _read(path, state=ocp.args.StandardRestore(_parts(abstract_state))).state
+    return _checked(path, found, parts["step"], TrainState(**parts))
 
 
 def restore_params(directory: Path, abstract_params: Any) -> Restored:
-    """As `restore`, of the parameters alone, which are then the `state`: the optimizer's part is never read. Where the
-    run keeps an average of them (`optim.ema`), it is that.
+    """As `restore`, of the model alone, whose parameters are then the `state`: those of the best evaluation, if the run
+    selects by one, or their average (`optim.ema`), or just the last. Nothing else of the state is read.
 
     Leaves of `abstract_params` without a sharding come as NumPy arrays.
     """
     path, found = _newest(directory)
-    averaged = found.config["optim"].get("ema", 0.0) > 0.0  # a checkpoint may be older than the field
-    part = {"opt_state": {"average": abstract_params}} if averaged else {"params": abstract_params}
-    item = part | {"step": jax.ShapeDtypeStruct((), np.int32)}
+    item = {"step": jax.ShapeDtypeStruct((), np.int32)} | _nested(found.model, abstract_params)
     arguments = ocp.checkpoint_utils.construct_restore_args(item)
     with _fitting(path):
         # Orbax leaves what it does not find as it was asked for, and NumPy arrays in the shape that they have.
         wanted = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
         state = _read(path, state=wanted).state
         jax.tree_util.tree_map_with_path(_check_array, item, state)
-    return _checked(path, found, state["step"], state["opt_state"]["average"] if averaged else state["params"])
+    return _checked(path, found, state["step"], functools.reduce(operator.getitem, found.model, state))
 
 
 def _newest(directory: Path) -> tuple[Path, Restored]:
@@ -243,7 +256,21 @@ def _described(path: Path) -> Restored:
     """What a checkpoint says of itself, which must have been verified."""
     with _fitting(path):
         found = _read(path, **_JSON)
-        return Restored(int(path.name), None, found.identity, found.place["rows"], found.config)
+        place, best = found.place, found.place.get("best")
+        # A checkpoint may be older than these.
+        averaged = found.config["optim"].get("ema", 0.0) > 0.0
+        model = place.get("model", ["opt_state", "average"] if averaged else ["params"])
+        described = Restored(int(path.name), None, found.identity, place["rows"], found.config)
+        return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None)
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The state as it is saved: what a run does not have is not there."""
+    return {name: part for name, part in vars(state).items() if part is not None}
+
+
+def _nested(names: tuple[str, ...], value: Any) -> Any:
+    return {names[0]: _nested(names[1:], value)} if names else value
 
 
 def _read(path: Path, **items: Any) -> Any:

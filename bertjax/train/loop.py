@@ -6,11 +6,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from bertjax.config.schema import RunConfig
+from bertjax.config.schema import Config
+from bertjax.signals import Stopped
 from bertjax.train.recorder import Recorder
-from bertjax.train.signals import Stopped
 from bertjax.train.state import TrainState
-from bertjax.train.task import Evaluation
+from bertjax.train.task import Task
 
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -26,21 +26,23 @@ class Stop(Protocol):
 
 
 def run(
-    run: RunConfig,
+    config: Config,
+    task: Task,
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Any]],
     batches: Iterator[Batch],
     put: Callable[[Batch], Any],
-    evaluations: tuple[Evaluation, ...],
     recorder: Recorder,
     save: Callable[[int, TrainState], None],
     stop: Stop,
 ) -> bool:
-    """Train from `state` to `run.steps`; False if it was asked to stop before the end. Either way the state is saved.
+    """Train from `state` to `run.steps`, or until patience ends; False if it was asked to stop before that. Either way
+    the state is saved.
 
     `put` takes a host batch to the devices. Raises NumericError where a loss or an evaluation is no longer a number;
     and whatever `batches` raises, when the state of the step before is saved.
     """
+    run = config.run
     saved = int(state.step)
     for step in range(saved + 1, run.steps + 1):
         try:
@@ -55,19 +57,50 @@ def run(
             raise
         state, values = train_step(state, put(batch))
         recorder.add(step, values, batch, waited)
-        last, stopping = step == run.steps, bool(stop.asked)
+        stopping = bool(stop.asked)
         # Evaluated before the save of the same step: what is saved has all its metrics on disk.
-        for evaluation in evaluations:
-            if last or _due(step, evaluation.every):
-                recorder.flush()
-                recorder.evaluated(step, evaluation.name, evaluation.function(state.trained))
+        state, last = _evaluated(config, task, step, state, recorder)
         if last or stopping or _due(step, run.save_every):
             recorder.flush()
             save(step, state)
             saved = step
         if stopping and not last:
             return False
+        if last:
+            break
     return True
+
+
+def ended_early(patience: int, state: TrainState) -> str:
+    """Why a run with this `task.patience` ends before its last step, for a person; "" if it does not."""
+    if not patience or state.best is None or int(state.best.since) < patience:
+        return ""
+    best = f"{state.best.number:.4g} of step {int(state.best.step)}"
+    return f"no better evaluation than {best} in {int(state.best.since)} (task.patience = {patience})"
+
+
+def _evaluated(config: Config, task: Task, step: int, state: TrainState, recorder: Recorder) -> tuple[TrainState, bool]:
+    """The state after the evaluations of this step, and whether it is the last."""
+    name, key = task.selects or ("", "")
+    last, reason, measured = step == config.run.steps, "", []
+    for evaluation in task.evaluations:
+        if _due(step, evaluation.every) or (last and evaluation.name == name):
+            recorder.flush()
+            values = evaluation.function(state.trained)
+            if evaluation.name == name:
+                state, best = state.evaluated(values[key])
+                values = values | {f"best_{key}": best.number, "best_step": int(best.step)}
+                reason = "" if last else ended_early(config.task.patience, state)
+            recorder.evaluated(step, evaluation.name, values)
+            measured.append(evaluation)
+    if reason:
+        recorder.tell(f"step {step}: {reason}; the run ends")
+    last = last or bool(reason)
+    for evaluation in task.evaluations if last else ():
+        if evaluation not in measured:
+            recorder.flush()
+            recorder.evaluated(step, evaluation.name, evaluation.function(state.model))
+    return state, last
 
 
 def _due(step: int, every: int) -> bool:

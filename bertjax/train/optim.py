@@ -1,5 +1,5 @@
-"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, StableAdamW, Muon; schedules, and masks by
-parameter name.
+"""Optimizers as optax chains: AdamW and LAMB as BERT and ALBERT used them, StableAdamW, Muon; and which parameters they
+move, by name and layer.
 
 optax's own `adamw` and `lamb` always correct the bias of the moments, and take one trust ratio for a whole leaf.
 Google's optimizers do not correct, and a leaf here stacks many layers, each of which needs its own ratio.
@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 from optax.contrib import MuonDimensionNumbers
 
-from bertjax.config.schema import OptimConfig
+from bertjax.config.schema import Config, ModelConfig, OptimConfig
 from bertjax.errors import ConfigError
+from bertjax.train.schedule import Point, make_schedule, point_of
 
 NOT_DECAYED = ("bias", "scale")
 """Names of the leaves that get neither weight decay nor a trust ratio: every bias, and the LayerNorm scales."""
@@ -29,35 +31,6 @@ STACKS = ("groups", "layers")
 
 LAYERS = ("groups", "first")
 """Names of the modules that hold layers."""
-
-
-SCHEDULES: dict[str, tuple[Callable[[OptimConfig, int], int], Callable[[OptimConfig, jax.Array], jax.Array]]] = {
-    # Unshifted, as in BERT, the rate drops from lr to its place in the decay as the warm-up ends. With power 0 the base
-    # may be 0 and 0^0 is 1: a constant rate, also at the last step.
-    "power": (lambda c, steps: c.warmup_steps if c.shift_decay else 0, lambda c, t: (1.0 - t) ** c.power),
-    "cosine": (lambda c, steps: c.warmup_steps, lambda c, t: 0.5 * (1.0 + jnp.cos(jnp.pi * t))),
-    "wsd_linear": (lambda c, steps: steps - c.decay_steps, lambda c, t: 1.0 - t),
-    "wsd_sqrt": (lambda c, steps: steps - c.decay_steps, lambda c, t: 1.0 - jnp.sqrt(t)),
-}
-"""`optim.schedule` -> the step at which the decay starts, and what is left of the rate after its share t, from 0 to 1.
-
-Warm-up, stable, decay: Hu et al. (arXiv 2404.06395), and Haegele et al. (arXiv 2405.18392) for 1 - sqrt(t).
-"""
-
-
-def make_schedule(config: OptimConfig, *, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to `lr`, then the decay of `optim.schedule` to `final_lr` of it at `steps`."""
-    begin, left = SCHEDULES[config.schedule]
-    start = begin(config, steps)
-
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        progress = jnp.clip((step - start) / max(steps - start, 1), 0.0, 1.0)
-        decayed = config.lr * (config.final_lr + (1.0 - config.final_lr) * left(config, progress))
-        warm = config.lr * step / max(config.warmup_steps, 1)
-        return jnp.where(step < config.warmup_steps, warm, decayed)
-
-    return schedule
 
 
 def decay_mask(params: Any) -> Any:
@@ -71,27 +44,35 @@ def stacked_axes(params: Any) -> Any:
 
 
 class Optimizer(NamedTuple):
-    """A gradient transformation of optax, and the learning rate by step that is in it."""
+    """A gradient transformation of optax; the learning rate by step that is in it; and `hold`, which gives the
+    parameters with a stop before those that are frozen, for which then no gradient is computed.
+    """
 
-    init: Any
-    update: Any
+    init: Callable[[Any], Any]
+    update: Callable[..., tuple[Any, Any]]
     schedule: optax.Schedule
+    hold: Callable[[Any], Any]
 
 
-def make_optimizer(config: OptimConfig, *, steps: int) -> Optimizer:
-    """The chain: clip the global norm, the optimizer's own part with its weight decay, learning rate."""
-    parts = list(OPTIMIZERS[config.name](config))
-    if config.clip_norm > 0.0:
-        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    if config.freeze:
+def make_optimizer(config: Config, point: Point | None = None) -> Optimizer:
+    """The chain: clip the global norm, the optimizer's own part with its weight decay, what is left of the rate in each
+    layer, learning rate. It is made for `config`, but at `point`, whose numbers may be traced; None = that of `config`.
+    """
+    o, point = config.optim, point_of(config) if point is None else point
+    parts = list(OPTIMIZERS[o.name](o, point.lr))
+    if o.clip_norm > 0.0:
+        parts.insert(0, optax.clip_by_global_norm(o.clip_norm))
+    if o.layer_decay < 1.0:
+        parts.append(optax.stateless(partial(_scale_by_layer, config)))
+    if o.freeze:
         # First, so that what is frozen does not count in the norm; last, so that it does not decay.
-        frozen = partial(frozen_mask, config.freeze)
+        frozen = partial(frozen_mask, o.freeze)
         parts = [optax.masked(optax.set_to_zero(), frozen), *parts, optax.masked(optax.set_to_zero(), frozen)]
-    schedule = make_schedule(config, steps=steps)
+    schedule = make_schedule(o, point)
     chain = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
-    if config.ema > 0.0:
-        chain = averaging(chain, decay=config.ema)
-    return Optimizer(chain.init, chain.update, schedule)
+    if o.ema > 0.0:
+        chain = averaging(chain, decay=o.ema)
+    return Optimizer(chain.init, chain.update, schedule, partial(_held, o.freeze))
 
 
 class Averaged(NamedTuple):
@@ -133,6 +114,41 @@ def frozen_mask(beginnings: tuple[str, ...], params: Any) -> Any:
     return jax.tree.map(lambda path: any(path.startswith(f"{b}/") for b in beginnings), paths)
 
 
+def _held(beginnings: tuple[str, ...], params: Any) -> Any:
+    stop = jax.lax.stop_gradient
+    return jax.tree.map(lambda frozen, x: stop(x) if frozen else x, frozen_mask(beginnings, params), params)
+
+
+def layers_above(config: ModelConfig, params: Any) -> Any:
+    """How many layers of the encoder are above each leaf: a number for each layer that it stacks, in an array that fits
+    it. None are above the last layer and the heads, all of them above the embeddings.
+
+    A part that layers share is as high as the topmost of them.
+    """
+
+    def above(path: Any, x: jax.Array) -> np.ndarray:
+        names = set(_names(path))
+        groups = config.repeats * np.arange(config.copies)[::-1]  # above each group
+        if names.issuperset(STACKS):
+            found = groups[:, None] + np.arange(config.repeats)[::-1]
+        elif "groups" in names:
+            found = groups
+        else:
+            found = np.array(config.num_layers * ("embeddings" in names) + (config.num_layers - 1) * ("first" in names))
+        return found.reshape(found.shape + (1,) * (x.ndim - found.ndim))
+
+    return jax.tree_util.tree_map_with_path(above, params)
+
+
+def _scale_by_layer(config: Config, updates: Any, params: Any) -> Any:
+    """Take `layer_decay` of the rate for each layer above: Sun et al. (arXiv 1905.05583). ELECTRA's code counts two
+    more above every layer, and none above the head.
+    """
+    del params
+    decay = config.optim.layer_decay
+    return jax.tree.map(lambda u, above: u * np.float32(decay**above), updates, layers_above(config.model, updates))
+
+
 class AdamState(NamedTuple):
     """Updates made so far, and the first and second moments, shaped like the parameters."""
 
@@ -171,19 +187,19 @@ def debias(decay: float, count: jax.Array) -> jax.Array:
     return -jnp.expm1(count.astype(jnp.float32) * jnp.log(decay))
 
 
-def add_decay(config: OptimConfig) -> optax.GradientTransformation:
+def add_decay(config: OptimConfig, lr: Any) -> optax.GradientTransformation:
     """Add the share of each weight that a step at the rate 1 takes away."""
-    share = config.weight_decay if config.decay_by_lr else config.weight_decay / config.lr
+    share = config.weight_decay if config.decay_by_lr else config.weight_decay / lr
     return optax.add_decayed_weights(share, mask=decay_mask)
 
 
-def scale_by_stable_adam(config: OptimConfig) -> optax.GradientTransformation:
+def scale_by_stable_adam(config: OptimConfig, lr: Any) -> optax.GradientTransformation:
     """Adam and weight decay, divided for each layer of each leaf by max(1, sqrt(mean(g^2 / max(v, eps^2)))).
 
     Wortsman et al. (arXiv 2304.13013): a gradient that v does not know yet makes a small step. As in optimi's
     `stableadamw.py`, which trained ModernBERT, the decay is cut too, and so are biases and norms.
     """
-    adam, decay = scale_by_adam(config), add_decay(config)
+    adam, decay = scale_by_adam(config), add_decay(config, lr)
 
     def init(params: Any) -> tuple[AdamState, Any]:
         return adam.init(params), decay.init(params)
@@ -239,7 +255,7 @@ def matrix_axes(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(axes, params, stacked_axes(params))
 
 
-def orthogonalised(config: OptimConfig) -> tuple[optax.GradientTransformation, ...]:
+def orthogonalised(config: OptimConfig, lr: Any) -> tuple[optax.GradientTransformation, ...]:
     """Muon for the matrices of the layers, Adam for all else; weight decay.
 
     Jordan et al. (github.com/KellerJordan/Muon), with the sizes of updates of Liu et al. (arXiv 2502.16982): 0.2
@@ -258,7 +274,7 @@ def orthogonalised(config: OptimConfig) -> tuple[optax.GradientTransformation, .
     return (
         optax.masked(optax.chain(scale, optax.stateless(_scale_by_size)), matrices),
         optax.masked(scale_by_adam(config), others),
-        add_decay(config),
+        add_decay(config, lr),
     )
 
 
@@ -276,13 +292,15 @@ def _is_axes(x: Any) -> bool:
     return x is None or isinstance(x, MuonDimensionNumbers)
 
 
-OPTIMIZERS: dict[str, Callable[[OptimConfig], tuple[optax.GradientTransformation, ...]]] = {
-    "adamw": lambda c: (scale_by_adam(c), add_decay(c)),
-    "lamb": lambda c: (scale_by_adam(c), add_decay(c), optax.masked(scale_by_layer_trust_ratio(), decay_mask)),
-    "stableadamw": lambda c: (scale_by_stable_adam(c),),
+OPTIMIZERS: dict[str, Callable[[OptimConfig, Any], tuple[optax.GradientTransformation, ...]]] = {
+    "adamw": lambda c, lr: (scale_by_adam(c), add_decay(c, lr)),
+    "lamb": lambda c, lr: (scale_by_adam(c), add_decay(c, lr), optax.masked(scale_by_layer_trust_ratio(), decay_mask)),
+    "stableadamw": lambda c, lr: (scale_by_stable_adam(c, lr),),
     "muon": orthogonalised,
 }
-"""`optim.name` -> what stands between the clipped gradients and the learning rate."""
+"""`optim.name` -> what stands between the clipped gradients and the learning rate; also of `optim.lr`, which a decay
+that does not follow the rate is measured by.
+"""
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

@@ -53,6 +53,10 @@ class Recorder:
         self._write(step, {f"{name}_{key}": value for key, value in values.items()})
         self._rates.restart()
 
+    def tell(self, line: str) -> None:
+        """Say something of the run, beside its progress."""
+        self._progress.say(line)
+
     def _write(self, step: int, values: dict[str, float | None]) -> None:
         guard.check_values(f"step {step}", values)
         self._writer.write(step, values)

@@ -10,18 +10,19 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from bertjax import storage
-from bertjax.config.schema import Config
+from bertjax import signals, storage
+from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
 from bertjax.errors import DataError, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import sharding
 from bertjax.progress import Progress
-from bertjax.train import checkpoint, curves, loop, signals, workdir
+from bertjax.train import checkpoint, curves, loop, workdir
 from bertjax.train.metrics import Writer
 from bertjax.train.optim import make_optimizer
 from bertjax.train.recorder import Rates, Recorder
-from bertjax.train.state import TrainState, abstract_state, init_state
+from bertjax.train.schedule import point_of
+from bertjax.train.state import Birth, TrainState
 from bertjax.train.step import JittedStep, make_train_step
 from bertjax.train.task import Task
 
@@ -44,11 +45,39 @@ def going_on(config: Config, directory: Path) -> bool:
     return True
 
 
-def step_of(config: Config, task: Task, mesh: Mesh) -> JittedStep:
-    """The update of a run."""
-    optimizer = make_optimizer(config.optim, steps=config.run.steps)
-    seed, accumulate = config.run.seed, config.optim.accumulate
-    return make_train_step(task.forward, task.terms, optimizer, mesh, seed=seed, accumulate=accumulate)
+class Engine:
+    """What runs of one shape share, compiled once: the update, and the birth of the state that it takes. Their configs
+    differ in nothing but a `Point`, and their tasks in batches and evaluations.
+    """
+
+    def __init__(self, config: Config, task: Task, mesh: Mesh) -> None:
+        optimizer_at, select = partial(make_optimizer, config), config.task.select if task.selects else ""
+        self._mesh, self._compiled = mesh, _compiled(config)
+        self._birth = Birth(task.init, optimizer_at(), mesh, select=select)
+        self.shapes = self._birth.shapes
+        """Shapes and places of the state."""
+        self.step = make_train_step(
+            task.forward, task.terms, optimizer_at, mesh, point_of(config), accumulate=config.optim.accumulate
+        )
+        """The update at the point of `config`, which need not be on a device: to compile ahead, for any devices."""
+
+    def step_of(self, config: Config, task: Task) -> JittedStep:
+        """The update of such a run, to train with. Raises ValueError for one that is of another shape."""
+        if _compiled(config) != self._compiled:
+            raise ValueError("runs that share an engine differ in more than their points")
+        point = jax.device_put(point_of(config), sharding.replicated(self._mesh))  # once, and not in every step
+        return self.step.given(task.forward, point)
+
+    def fresh(self, seed: int) -> TrainState:
+        """The state that a run begins with."""
+        return self._birth(seed)
+
+
+def _compiled(config: Config) -> Config:
+    """What of a config is in the programs of a run: without the numbers of its point, and what is left to its task."""
+    optim = replace(config.optim, lr=0.0, warmup_steps=0, decay_steps=0)
+    task = TaskConfig(select=config.task.select)
+    return replace(config, optim=optim, run=RunConfig(), task=task, sweep=SweepConfig())
 
 
 def train(
@@ -60,27 +89,28 @@ def train(
     begin: Begin | None = None,
     ready: Ready | None = None,
     origin: workdir.Origin | None = None,
+    engine: Engine | None = None,
 ) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
     Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
     same call goes on from it. `begin` None = a new run begins with fresh parameters. `ready` may raise to refuse the
-    run, when nothing has been written yet. `origin` is saved with the config.
+    run, when nothing has been written yet. `origin` is saved with the config. `engine` None = one of its own; of runs
+    that share one, the first compiles.
     """
-    run, optimizer = config.run, make_optimizer(config.optim, steps=config.run.steps)
+    run, engine = config.run, engine or Engine(config, task, mesh)
     with storage.locked(storage.make(directory)):
         for line in checkpoint.clean(directory / "checkpoints"):
             say(line)
-        target = abstract_state(task.init, optimizer, mesh)
-        resumed = _resumed(config, task, directory, target)  # the newest state that is whole
+        resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
         start, stop = int(resumed[0].step) if resumed else 0, signals.noted()
-        if start >= run.steps:
-            say(f"{directory}: is done, at step {start} of {run.steps}")
+        if resumed and (told := _is_done(config, resumed[0])):
+            say(f"{directory}: {told}")
             return True
-        train_step = step_of(config, task, mesh)
+        train_step = engine.step_of(config, task)
         if ready:
-            ready(train_step, resumed[0] if resumed else target)
-        state, row = resumed or (_begun(init_state(task.init, optimizer, mesh, seed=run.seed), begin), 0)
+            ready(train_step, resumed[0] if resumed else engine.shapes)
+        state, row = resumed or (_begun(engine.fresh(run.seed), begin), 0)
         workdir.save_config(directory, config, origin)
         with (
             stop,  # first, so that it also covers the end of the last save
@@ -98,9 +128,17 @@ def train(
             peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
             put = partial(sharding.put_batch, mesh=mesh)
-            done = loop.run(run, state, train_step, batches, put, task.evaluations, recorder, save, stop)
-        curves.plot(directory)
+            done = loop.run(config, task, state, train_step, batches, put, recorder, save, stop)
+        curves.plot(directory, chosen="_".join(task.selects or ()))
         return done
+
+
+def _is_done(config: Config, state: TrainState) -> str:
+    """That the run of this saved state has ended, for a person; "" if it goes on."""
+    step, steps = int(state.step), config.run.steps
+    early = loop.ended_early(config.task.patience, state) if step < steps else ""
+    done = f"is done, at step {step} of {steps}"
+    return f"{done}: {early}" if early else done if step >= steps else ""
 
 
 @contextmanager
@@ -131,17 +169,22 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
     if not checkpoint.steps(directory / "checkpoints"):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
-    if restored.identity != task.identity:
-        other = [name for name, digest in task.identity.items() if restored.identity.get(name, "") != digest]
-        raise DataError(
-            f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
-            " start in another --workdir"
-        )
+    check_identity(directory, restored.identity, task.identity)
     workdir.check_same_run(directory, restored.config, config)  # `going_on` may have asked a step that is damaged
     say(f"{directory}: goes on from step {restored.step}")
     if told := _other_end(restored.config, config):
         say(told)
     return restored.state, restored.rows
+
+
+def check_identity(directory: Path, saved: checkpoint.Identity, identity: checkpoint.Identity) -> None:
+    """Raise DataError if what the run in `directory` was trained with is not what it is given now."""
+    if saved != identity:
+        other = [name for name, digest in identity.items() if saved.get(name, "") != digest]
+        raise DataError(
+            f"{directory}: this is not the {' and the '.join(other)} that the run was trained with; restore it, or"
+            " start in another --workdir"
+        )
 
 
 def _other_end(saved: dict[str, Any], config: Config) -> str:

@@ -3,7 +3,9 @@
 Shape letters: A microbatches.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -15,27 +17,33 @@ from bertjax.parallel import sharding
 from bertjax.train import objective
 from bertjax.train.objective import Arrays, Terms, Values
 from bertjax.train.optim import Optimizer
+from bertjax.train.schedule import Point
 from bertjax.train.state import TrainState
 
 Forward = Callable[..., Arrays]
 """(params, batch, key) -> outputs. A pytree (`jax.tree_util.Partial`), so that arrays it carries are arguments of the
 step and no constants in its program."""
 
+OptimizerAt = Callable[[Point], Optimizer]
+"""The optimizer at a point whose numbers are traced."""
+
 
 def make_train_step(
-    forward: Forward, terms: Terms, optimizer: Optimizer, mesh: Mesh, *, seed: int, accumulate: int = 1
+    forward: Forward, terms: Terms, optimizer_at: OptimizerAt, mesh: Mesh, point: Point, *, accumulate: int = 1
 ) -> "JittedStep":
     """The jitted update `(state, batch) -> (state, values)`; the state is donated, so use only the one returned.
 
-    Values are float32 scalars: `loss`, `grad_norm` (before clipping), `lr`, and those of each term by kind.
+    Values are float32 scalars: `loss`, `grad_norm` (before clipping, without what is frozen), `lr`, and those of each
+    term by kind. At another forward function or point it is `step.given(forward, point)`.
     """
 
-    def train_step(state: TrainState, forward: Forward, batch: Arrays) -> tuple[TrainState, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def train_step(state: TrainState, forward: Forward, point: Point, batch: Arrays) -> tuple[TrainState, Any]:
+        optimizer = optimizer_at(point)
+        key = jax.random.fold_in(jax.random.key(point.seed), state.step)
         totals = objective.total_weights(terms, batch)
 
         def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Values]:
-            outputs = forward(params, microbatch, key)
+            outputs = forward(optimizer.hold(params), microbatch, key)
             values = objective.normalise(objective.weighted_sums(terms, outputs, microbatch), totals)
             return objective.total_loss(terms, values), values
 
@@ -47,10 +55,10 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "lr": optimizer.schedule(state.step),
         }
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), whole | values
+        return replace(state, step=state.step + 1, params=params, opt_state=opt_state), whole | values
 
     replicated = sharding.replicated(mesh)
-    return JittedStep(train_step, forward, mesh, out=lambda state: (state, replicated), donate_argnums=(0,))
+    return JittedStep(train_step, forward, mesh, point, out=lambda state: (state, replicated), donate_argnums=(0,))
 
 
 def accumulated(
@@ -92,49 +100,74 @@ def make_eval_step(forward: Forward, terms: Terms, mesh: Mesh) -> "JittedStep":
 
 
 class JittedStep:
-    """A jitted function of (state, forward, batch), called as one of (state, batch) with its mesh set, where
+    """A jitted function of (state, forward, *more, batch), called as one of (state, batch) with its mesh set, where
     `sharding.constrain` finds it.
 
     `out(places)` says where the outputs live, given where the state of the first call does, as all later ones must.
     """
 
     def __init__(
-        self, function: Callable[..., Any], forward: Forward, mesh: Mesh, *, out: Callable[[Any], Any], **options: Any
+        self,
+        function: Callable[..., Any],
+        forward: Forward,
+        mesh: Mesh,
+        *more: Any,
+        out: Callable[[Any], Any],
+        **options: Any,
     ) -> None:
-        self._function, self._forward, self._mesh, self._out, self._options = function, forward, mesh, out, options
-        self._jitted: Any = None
-        self._programs: dict[Any, Any] = {}  # shapes of a batch -> what was compiled for them ahead of a call
+        self._function, self._given, self._mesh = function, (forward, *more), mesh
+        self._out, self._options = out, options
+        self._compiled = _Compiled()
+
+    def given(self, forward: Forward, *more: Any) -> "JittedStep":
+        """The same step with others of the same shapes in place of these arguments. What is compiled serves both."""
+        other = copy.copy(self)
+        other._given = (forward, *more)
+        return other
 
     def __call__(self, state: Any, batch: Arrays) -> Any:
-        program = self._programs.get(_shapes(batch)) or self._compiled_for(state)
+        program = self._compiled.programs.get(_shapes(batch)) or self._compiled_for(state)
         with jax.set_mesh(self._mesh):
-            return program(state, self._forward, batch)
+            return program(state, *self._given, batch)
 
     def compile(self, state: Any, batch: Any) -> jax.stages.Compiled:
         """Compile for the shapes of `state` and `batch`, for which `jax.ShapeDtypeStruct`s are enough, and keep the
         program for the calls with a batch of these shapes.
         """
         program = self.lower(state, batch).compile()
-        self._programs[_shapes(batch)] = program
+        self._compiled.programs[_shapes(batch)] = program
         return program
 
     def lower(self, state: Any, batch: Any) -> Any:
         """The lowered computation, as of `jax.jit`."""
         with jax.set_mesh(self._mesh):
-            return self._compiled_for(state).lower(state, self._forward, batch)
+            return self._compiled_for(state).lower(state, *self._given, batch)
 
     def compiles(self) -> int:
         """How many input shapes it has been compiled for."""
-        return len(self._programs) + (self._jitted._cache_size() if self._jitted else 0)
+        jitted = self._compiled.jitted
+        return len(self._compiled.programs) + (jitted._cache_size() if jitted else 0)
 
     def _compiled_for(self, state: Any) -> Any:
-        if self._jitted is None:
+        if self._compiled.jitted is None:
             places = jax.tree.map(lambda x: x.sharding, state)
+            free = (None,) * len(self._given)
             rows = sharding.rows_sharding(self._mesh)
-            self._jitted = jax.jit(
-                self._function, in_shardings=(places, None, rows), out_shardings=self._out(places), **self._options
+            self._compiled.jitted = jax.jit(
+                self._function,
+                in_shardings=(places, *free, rows),
+                out_shardings=self._out(places),
+                **self._options,
             )
-        return self._jitted
+        return self._compiled.jitted
+
+
+@dataclass
+class _Compiled:
+    """What steps share that were given other arguments."""
+
+    jitted: Any = None
+    programs: dict[Any, Any] = field(default_factory=dict)  # shapes of a batch -> what was compiled ahead of a call
 
 
 def _shapes(batch: Any) -> Any:

@@ -12,7 +12,8 @@ from bertjax.train.step import Forward
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A function of the parameters that gives numbers, and how often: every so many steps (0 = never but at the end).
+    """A function of the parameters that gives numbers, and how often: every so many steps (0 = never but at the end,
+    where what was not measured at the last step is measured of the model that the run leaves).
 
     Its numbers stand in metrics.jsonl as NAME_KEY.
     """
@@ -33,3 +34,7 @@ class Task:
     evaluations: tuple[Evaluation, ...]
     identity: Identity
     flops_per_token: float  # of a step, for MFU
+    selects: tuple[str, str] | None = None
+    """Name of an evaluation, and a key of what it gives: by the largest value of it the weights of a run are selected
+    (`task.select`), and without a larger one a run ends before its time (`task.patience`).
+    """

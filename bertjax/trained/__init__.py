@@ -3,6 +3,10 @@
 load       a trained model of either kind of directory, on the host
 inference  a model to call: outputs, embeddings of texts; `bertjax.load`
 fill_mask  which words fit into the masked places of a text
+predict    labels, numbers, tags, answers and choices for texts
+texts      what texts are asked as
+predicted  logits of examples -> predictions of records
+answers    of them, the answers in a text
 pairs      minimal pairs as files: BLiMP, Zorro, own ones
 score      how likely it finds whole sentences
 warmstart  the parameters of a new run from a trained model of another shape

@@ -9,19 +9,23 @@ import numpy as np
 
 from bertjax import storage
 from bertjax.config.recipe import override, to_dict
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, ModelConfig
 from bertjax.console import say
 from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, check_vocabulary
 from bertjax.errors import DataError
 from bertjax.huggingface.directory import Contents, read, write
+from bertjax.huggingface.names import ANSWERS, CHOOSES, CLASSIFIES, TAGS, ending_of
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, metrics, workdir
 from bertjax.train.state import TrainState
 from bertjax.trained.load import check_restored
 
-PRIVATE = ("source", "tokenizer", "prepared")
-"""Fields of `data` that are paths of the machine, and nobody else's business."""
+PRIVATE = {"data": ("source", "tokenizer", "prepared"), "task": ("train", "dev", "test")}
+"""Fields that are paths of the machine, and nobody else's business."""
+MEASURED = ("eval_", "dev_", "test_")
+"""What the numbers of the card begin with in metrics.jsonl."""
+ENDINGS = ("ending0", "ending1", "ending2", "ending3")
 
 
 def import_directory(source: Path, directory: Path) -> Config:
@@ -49,7 +53,7 @@ def import_directory(source: Path, directory: Path) -> Config:
         saves.save(0, state, identity=identity, rows=0, config=config)
         saves.close()
         workdir.save_config(partial, config)
-    if "mlm_head" in found.fresh:
+    if "mlm_head" in found.fresh and "mlm_head" in config.model.heads:
         say(f"{source}: has no head for masked words; it gets a new one, which must be trained")
     return config
 
@@ -58,7 +62,8 @@ def _config(found: Contents, tokenizer: Path) -> Config:
     """Of a run that could have made the model; what it says of the data is a guess from the model's structure."""
     model = found.config
     pairs = "pair_head" in model.heads and model.token_types != 1
-    kind = "sop" if model.embedding_size < model.hidden_size or model.share != "none" else "nsp"
+    examples = "sop" if model.embedding_size < model.hidden_size or model.share != "none" else "nsp"
+    task = _task(model, seq_len=min(128, model.max_positions))
     return override(
         Config(model=model),
         objective={"pair": float(pairs)},
@@ -67,9 +72,24 @@ def _config(found: Contents, tokenizer: Path) -> Config:
             "case": "uncased" if found.lower_case else "cased",
             "seq_len": min(128, model.max_positions),
             "max_predictions": min(20, model.max_positions),
-            "examples": kind if pairs else "doc_sentences",
+            "examples": examples if pairs else "doc_sentences",
+            "packing": len(task["endings"]) if "endings" in task else 1,
         },
+        task=task,
     )
+
+
+def _task(model: ModelConfig, *, seq_len: int) -> dict[str, Any]:
+    """Of a model with a head for labels, which files its run read being unknown; {} of another."""
+    kind = {CLASSIFIES: "classify", CHOOSES: "choice", TAGS: "tag", ANSWERS: "span"}.get(ending_of(model), "")
+    if kind == "classify" and len(model.labels) == 1:
+        return {"kind": "regress"}
+    fields: dict[str, dict[str, Any]] = {
+        "": {},
+        "span": {"max_question": max(min(64, seq_len - 8), 1)},
+        "choice": {"endings": ENDINGS[: max(min(4, seq_len // 5), 2)]},
+    }
+    return {"kind": kind} | fields.get(kind, {"labels": model.labels})
 
 
 def export_directory(config: Config, directory: Path, out: Path) -> int:
@@ -89,14 +109,20 @@ def export_directory(config: Config, directory: Path, out: Path) -> int:
         "data set": restored.identity["data set"] or "none",
         "tokenizer": restored.identity["tokenizer"],
         "held out": _held_out(directory) or "not evaluated",
-        "config": {name: shown[name] for name in ("model", "objective", "optim")},
+        "config": {},
     }
-    card["config"]["data"] = {name: value for name, value in shown["data"].items() if name not in PRIVATE}
+    for section in ("model", "task" if config.task.kind else "objective", "optim", "data"):
+        left_out = PRIVATE.get(section, ())
+        card["config"][section] = {name: value for name, value in shown[section].items() if name not in left_out}
     write(out, config.model, restored.state, tokenizer=path, lower_case=config.data.lower_case, card=card)
     return restored.step
 
 
 def _held_out(directory: Path) -> dict[str, Any]:
-    """The last evaluation during training."""
-    lines = [line for line in metrics.read(directory / metrics.METRICS) if "eval_mlm_loss" in line]
-    return {name: value for name, value in lines[-1].items() if name.startswith("eval_")} if lines else {}
+    """The last evaluation of each kind, during training or after it."""
+    found: dict[str, Any] = {}
+    lines = metrics.read(directory / metrics.METRICS)
+    for kind in MEASURED:
+        numbers = [{name: x for name, x in line.items() if name.startswith(kind)} for line in lines]
+        found |= next((one for one in reversed(numbers) if one), {})
+    return found

@@ -14,6 +14,7 @@ from bertjax.errors import ConfigError, NumericError, printable
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 from bertjax.trained.load import word_tokenizer
+from bertjax.trained.texts import checked_texts
 
 MASK = "[MASK]"
 
@@ -35,7 +36,7 @@ def fill_mask(path: str | Path, texts: Iterable[str], *, top: int) -> list[Fille
     """
     loaded = inference.load(path)
     tokenizer = word_tokenizer(path, loaded.heads, loaded.tokenizer)
-    texts = inference.checked_texts("fill_mask", texts)
+    texts = checked_texts("fill_mask", texts)
     rows = [masked_ids(tokenizer, text) for text in texts]
     for text, ids in zip(texts, rows, strict=True):
         _check(text, ids, tokenizer.special.mask, loaded.config.max_positions)

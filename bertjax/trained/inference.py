@@ -1,9 +1,9 @@
 """A trained model to call: of a work directory or of a Hugging Face directory. `bertjax.load` is the way in.
 
-Shape letters: B texts, L tokens of the longest, H hidden size, P chosen positions, V vocabulary.
+Shape letters: B texts, L tokens of the longest, H hidden size, P chosen positions, V vocabulary, C labels.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,19 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.schema import ComputeConfig, ModelConfig
+from bertjax.config.schema import ComputeConfig, ModelConfig, TaskConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
+from bertjax.labelled.example import Example
 from bertjax.model.heads import HEADS
 from bertjax.model.network import apply
+from bertjax.trained import predict
 from bertjax.trained.load import Trained
 from bertjax.trained.load import load as load_trained
+from bertjax.trained.texts import checked_texts
 
 ROWS = 32
 """Most rows that run at once; more run one batch after the other."""
 
 HEAD_OF = {head.gives: name for name, head in HEADS.items()}
 """Output -> the head that must have been trained for it."""
+
+PER_TOKEN = ("hidden", "mlm_logits", "tag_logits", "span_logits")
+PER_TEXT = ("pooled", "pair_logits", "class_logits")
+"""Outputs of each token of a row, and of its one example."""
 
 
 class Outputs(NamedTuple):
@@ -35,6 +42,9 @@ class Outputs(NamedTuple):
     pooled: np.ndarray | None  # [B, H]
     mlm_logits: np.ndarray | None  # [B, L, V], or [B, P, V]
     pair_logits: np.ndarray | None  # [B, 2]
+    class_logits: np.ndarray | None = None  # [B, C]
+    tag_logits: np.ndarray | None = None  # [B, L, C]
+    span_logits: np.ndarray | None = None  # [B, L, 2], of the first and the last token of an answer
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,9 @@ class Loaded:
     compute: ComputeConfig
     params: Any  # float32, on the first device
     tokenizer: Tokenizer | None  # None where the directory has none that bertjax reads
-    heads: frozenset[str]  # of "mlm_head", "pair_head", "pooler": those that were trained
+    heads: frozenset[str]  # of those in config.heads: those that were trained
+    task: TaskConfig = TaskConfig()  # of its fine-tuning; the defaults where it had none, or came from elsewhere
+    seq_len: int = 0  # most tokens of an example of that task; 0 = the positions of the model
 
     def __call__(
         self,
@@ -82,7 +94,7 @@ class Loaded:
             types_BL = _checked("token_types", token_types, tokens_BL.shape, max(self.config.token_types, 1))
         if mask is not None:
             mask_BL = _checked("mask", mask, tokens_BL.shape, 2)
-        columns, kept = [tokens_BL, types_BL, mask_BL], {"hidden": L, "mlm_logits": L}
+        columns, kept = [tokens_BL, types_BL, mask_BL], dict.fromkeys(PER_TOKEN, L)
         if mlm_positions is not None:
             at_BP = _checked("mlm_positions", mlm_positions, None, L)
             if len(at_BP) != B:
@@ -119,6 +131,53 @@ class Loaded:
             embeddings_BH[chosen] = np.asarray(means_BH)[: len(chosen)]
         return embeddings_BH
 
+    def classify(
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+    ) -> list[predict.Classified] | list[predict.Scored]:
+        """The label of each text, or of it and its pair, with the probability of every label; of a model of regression,
+        the number.
+
+        In their order, as all that follows; texts of similar length share a batch, so give many at once. What is longer
+        than the rows of the model's training, or its positions, is cut. Raises DataError for what is no list of str,
+        and for a model without such a head.
+        """
+        return predict.classify(self, texts, pairs)
+
+    def tag(self, texts: Iterable[str | Sequence[str]]) -> list[predict.Tagged]:
+        """The tag of every word of each text, and the entities that they make.
+
+        A text is split at white space; a list of words is taken as it is, and the places of its entities are those in
+        the words with a space between two. What is longer than the model takes is read in parts; no word is lost.
+        """
+        return predict.tag(self, texts)
+
+    def answer(
+        self, questions: Iterable[str], contexts: Iterable[str], *, null_threshold: float | None = None
+    ) -> list[predict.Answered]:
+        """What each context says to its question: a part of it, however long it is.
+
+        With `null_threshold`, a question has no answer where the score of that is more than this above the score of the
+        best one; None: as the model was trained.
+        """
+        return predict.answer(self, questions, contexts, null_threshold)
+
+    def choose(self, texts: Iterable[str], endings: Iterable[Sequence[str]]) -> list[predict.Chosen]:
+        """The likeliest of the endings of each text, which may have two or more."""
+        return predict.choose(self, texts, endings)
+
+    def logits(self, output: str, examples: Sequence[Example]) -> list[np.ndarray]:
+        """An output for each example, float32, in their order: [C], or [L, C] of as many tokens as it has."""
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(examples)
+        for start in range(0, len(order), ROWS):
+            chosen = order[start : start + ROWS]
+            tokens_BL, mask_BL = padded([examples[i].tokens for i in chosen])
+            types_BL, _ = padded([examples[i].token_types for i in chosen])
+            values = np.asarray(self._run((output,), tokens_BL, types_BL, mask_BL)[output])
+            for value, i in zip(values[: len(chosen)], chosen, strict=True):
+                found[i] = value[: len(examples[i].tokens)] if output in PER_TOKEN else value
+        return found
+
     def _run(
         self,
         wanted: tuple[str, ...],
@@ -148,7 +207,8 @@ def load(path: str | Path) -> Loaded:
 
 def on_device(found: Trained) -> Loaded:
     """A trained model, its parameters put on the first device."""
-    return Loaded(found.config, found.compute, jax.device_put(found.params), found.tokenizer, found.heads)
+    params = jax.device_put(found.params)
+    return Loaded(found.config, found.compute, params, found.tokenizer, found.heads, found.task, found.seq_len)
 
 
 def padded_length(length: int, most: int) -> int:
@@ -157,7 +217,7 @@ def padded_length(length: int, most: int) -> int:
     return min(-(-length // step) * step, most)
 
 
-def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+def padded(rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows of ids as one array, int32 [B, L], and its mask: 1 for an id, 0 for the padding."""
     shape = (len(rows), max(map(len, rows)))
     tokens_BL, mask_BL = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -165,20 +225,6 @@ def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         tokens_BL[i, : len(ids)] = ids
         mask_BL[i, : len(ids)] = 1
     return tokens_BL, mask_BL
-
-
-def checked_texts(what: str, texts: Iterable[str]) -> list[str]:
-    """The texts as a list. Raises DataError, naming `what` takes them, for anything else and for half characters."""
-    listed = None if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
-    if listed is None or not all(isinstance(text, str) for text in listed):
-        raise DataError(f"{what}: takes a list of str; put a single text into a list")
-    for text in listed:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            half = text[error.start]
-            raise DataError(f"{what}: {text!r:.60}: {half!r} is half a character; read the text as UTF-8") from None
-    return listed
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...] | None, below: int) -> np.ndarray:
@@ -240,8 +286,8 @@ def outputs_of(
     batch = {"tokens": tokens_BL, "segments": mask_BL, "positions": positions_BL, "token_types": types_BL}
     batch |= {"mlm_positions": at_BP, "pair_positions": jnp.zeros((B, 1), jnp.int32)}
     values = apply(config, compute, params, batch)
-    found: dict[str, jax.Array] = {name: values[name] for name in ("hidden", "mlm_logits") if name in values}
-    found |= {name: values[name][:, 0] for name in ("pooled", "pair_logits") if name in values}
+    found: dict[str, jax.Array] = {name: values[name] for name in PER_TOKEN if name in values}
+    found |= {name: values[name][:, 0] for name in PER_TEXT if name in values}
     real_BL = mask_BL.astype(jnp.float32)
     sums_BH = jnp.einsum("BLH,BL->BH", values["hidden"].astype(jnp.float32), real_BL)
     found["mean"] = sums_BH / jnp.maximum(real_BL.sum(axis=1), 1.0)[:, None]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
-from bertjax.config.schema import ComputeConfig, Config, ModelConfig
+from bertjax.config.schema import ComputeConfig, Config, ModelConfig, TaskConfig
 from bertjax.data import trial
 from bertjax.data.tokenizer import SUFFIXES, Tokenizer, check_vocabulary
 from bertjax.errors import CheckpointError, DataError
@@ -25,6 +25,8 @@ class Trained:
     params: Any  # float32 NumPy arrays, the tree of `bertjax.model.network.Network`
     heads: frozenset[str]  # those of config.heads that were trained
     tokenizer: Tokenizer | None  # None where a Hugging Face directory has none that bertjax reads
+    task: TaskConfig = TaskConfig()  # of its fine-tuning; the defaults where it had none, or came from elsewhere
+    seq_len: int = 0  # most tokens of an example of that task; 0 = the positions of the model
 
 
 def load(path: str | Path) -> Trained:
@@ -82,7 +84,10 @@ def _of_workdir(path: Path) -> Trained:
     check_vocabulary(tokenizer, config.model.vocab_size)
     check_restored(config, path, restored, tokenizer)
     compute = ComputeConfig(dtype=config.compute.dtype)
-    return Trained(config.model, compute, restored.state, frozenset(config.model.heads), tokenizer)
+    # Positions beyond the rows of a fine-tuned model may never have been trained, and it is measured without them. Of
+    # one that was imported, these rows are not known.
+    length = config.data.seq_len if config.task.train else 0
+    return Trained(config.model, compute, restored.state, frozenset(config.model.heads), tokenizer, config.task, length)
 
 
 def _of_hugging_face(path: Path) -> Trained:

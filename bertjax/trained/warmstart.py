@@ -11,11 +11,14 @@ What the model's shapes leave open is decided so that the function stays the sam
 - types     where the run has no token types, type 0 is added to the positions: every token had one. Where the model
             had none, they begin at zero.
 - rotary    the bases are those of the run: a larger one is how a model gets used to longer rows.
-- heads     copied where both have one, else fresh.
+- heads     copied where both have one, else fresh. The last layer of one for labels is copied where the labels are the
+            same, in any order. A pooler, or transform of tokens, that the model has not begins as the dense layer and
+            the norm of its MLM head where it is of that form: so ModernBERT's classifiers begin.
 
 Shape letters: C copies of a part of a layer, M positions, T token types, V pieces; a trailing dot is the rest.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bertjax.config.schema import Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
+from bertjax.huggingface.structure import label_structure, nearest
 from bertjax.model.encoder import PARTS, SHARED
 from bertjax.model.heads import HEADS
 from bertjax.trained.load import Trained
@@ -48,9 +52,48 @@ _SAME = (
     "mlm_transform",
     "tie_words",
 )
+_SAME_POOLER = ("pooler_activation", "pooler_norm")
+_HEADS = {
+    "classify": ("pooler", "classifier"),
+    "regress": ("pooler", "classifier"),
+    "choice": ("pooler", "classifier"),
+    "tag": ("tagger",),
+    "span": ("span_head",),
+}
+"""`task.kind` -> the heads of its model."""
+_TRANSFORMS = {
+    "mlm_head": ("mlm_head/dense", "mlm_head/norm"),
+    "pooler": ("pooler", "pooler/norm"),
+    "tagger": ("tagger/transform", "tagger/transform/norm"),
+    "span_head": ("span_head/transform", "span_head/transform/norm"),
+}
+"""Head -> where it has a dense layer from the hidden states to as many numbers, and the norm after that."""
 _TOLD = ("rotary_base", "rotary_base_local")  # which longer rows may change, as ModernBERT's second phase does
 _WORD, _POSITION, _TYPE = (f"encoder/embeddings/{name}" for name in ("word", "position", "token_type"))
 _LAYERS = "encoder/groups/"
+
+
+def finetuned(source: Trained | None, config: Config) -> ModelConfig:
+    """The model of a run that fine-tunes `source` (None: random weights of the structure of `config.model`).
+
+    It has the structure of the source, the heads that `task.kind` needs, and of `config.model` the labels, the rates of
+    dropout and a `pooling` that is no default. A pooler or transform of tokens that the source does not have is what
+    the family most alike has in transformers. Of a number, the label is the name of its column where none is given.
+    """
+    asked, kind = config.model, config.task.kind
+    structure = asked if source is None else source.config
+    labels = {"choice": (), "span": (), "regress": asked.labels or (config.task.label,)}.get(kind, asked.labels)
+    model = replace(
+        structure,
+        heads=_HEADS[kind],
+        labels=labels,
+        dropout=asked.dropout,
+        attention_dropout=asked.attention_dropout,
+        classifier_dropout=asked.classifier_dropout,
+    )
+    if source is None or not source.heads & set(_HEADS[kind]):
+        model = replace(model, **label_structure(nearest(model), model))
+    return replace(model, pooling="mean") if asked.pooling == "mean" else model
 
 
 def check(source: Trained, config: Config) -> None:
@@ -58,7 +101,7 @@ def check(source: Trained, config: Config) -> None:
     ours, theirs, name = config.model, source.config, f"run.init_from = {config.run.init_from!r}"
     errors = [
         f"model.{field} = {getattr(ours, field)!r}: {name} has {getattr(theirs, field)!r}; set it to that"
-        for field in _SAME
+        for field in _SAME + _same_of_heads(source.heads & set(ours.heads), theirs)
         if getattr(ours, field) != getattr(theirs, field)
     ]
     if source.tokenizer is None:
@@ -111,11 +154,14 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
     to_v, from_v = same_pieces(source.tokenizer, tokenizer, min(ours.vocab_size, theirs.vocab_size))
     parts = parts_of(source.tokenizer, tokenizer, to_v)
     absent = {head for head in HEADS if head not in source.heads}
+    order = _order(ours.labels, theirs.labels)
     for path, x in new.items():
         part = path.split("/")[0]
         if part in absent:
             continue
-        if path in (_WORD, "mlm_head/word", "mlm_head/bias"):
+        if path.startswith(("classifier/dense", "tagger/dense")):
+            new[path] = x if order is None else old[path][..., order]
+        elif path in (_WORD, "mlm_head/word", "mlm_head/bias"):
             x[to_v] = old[path][from_v]
             for index, part_k in parts.items():
                 x[index] = old[path][part_k].mean(axis=0)
@@ -128,14 +174,63 @@ def adapt(source: Trained, config: Config, tokenizer: Tokenizer, fresh: Any) -> 
             new[path] = _layers(path, x, old, _grouped(layers, ours), ours, theirs)
         else:
             new[path] = old[path]
-    begun = [head for head in sorted(absent) if any(path.startswith(head) for path in new)]
+    begun = [head for head in sorted(absent) if head in ours.heads]
+    transforms, taken = _transforms(new, old, begun, source, ours)
+    new |= transforms
     told = f"layers {', '.join(map(str, layers))} of {theirs.num_layers}"
     told += f", {len(to_v):,} of {tokenizer.vocab_size:,} pieces"
     for field in _TOLD:
         if getattr(ours, field) != getattr(theirs, field):
             told += f", model.{field} {getattr(ours, field):g} instead of {getattr(theirs, field):g}"
+    if ours.pooling != theirs.pooling and "pooler" in ours.heads and "pooler" in source.heads:
+        told += f", model.pooling {ours.pooling} instead of {theirs.pooling}"
     told += f", {len(parts):,} more from the mean of their parts" if parts else ""
+    told += "".join(f"; {place} from its {head}" for place, head in taken.items())
+    begun = [head for head in begun if head not in taken]
+    if order is None:
+        both = [head for head in ("classifier", "tagger") if head in source.heads and head in ours.heads]
+        begun += [f"{head}, as the labels are others" for head in both]
     return unflatten_dict(new, sep="/"), told + (f"; new: {', '.join(begun)}" if begun else "")
+
+
+def _same_of_heads(both: frozenset[str], theirs: ModelConfig) -> tuple[str, ...]:
+    """Fields of heads that a model and a run both have, in which they must be equal."""
+    of_tokens = bool(both & {"tagger", "span_head"})
+    transformed = "pooler" in both or (of_tokens and theirs.token_transform)
+    return ("token_transform",) * of_tokens + _SAME_POOLER * transformed
+
+
+def _order(ours: tuple[str, ...], theirs: tuple[str, ...]) -> list[int] | None:
+    """Which row of a last layer is that of each label; None where the labels are not the same."""
+    if sorted(ours) != sorted(theirs):
+        return None
+    return [theirs.index(label) for label in ours] if ours else [0]
+
+
+def _transforms(
+    new: dict[str, np.ndarray], old: dict[str, np.ndarray], begun: list[str], source: Trained, ours: ModelConfig
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The parameters of new poolers and transforms of tokens that a head of the source has alike; and which has which.
+
+    Alike: a dense layer of this size, the same activation, a norm.
+    """
+    theirs = source.config
+    found: dict[str, np.ndarray] = {}
+    taken: dict[str, str] = {}
+    for head in begun:
+        dense, norm = _TRANSFORMS.get(head, ("", ""))
+        if head == "mlm_head" or f"{norm}/scale" not in new:
+            continue
+        for other, (old_dense, old_norm) in _TRANSFORMS.items():
+            activation = theirs.activation if other == "mlm_head" else theirs.pooler_activation
+            mine = [path for path in new if path.startswith((f"{dense}/kernel", f"{dense}/bias", f"{norm}/"))]
+            froms = {path: path.replace(norm, old_norm).replace(dense, old_dense) for path in mine}
+            same = all(path in old and old[path].shape == new[one].shape for one, path in froms.items())
+            if other in source.heads and activation == ours.pooler_activation and same:
+                found |= {one: old[path] for one, path in froms.items()}
+                taken[dense] = other
+                break
+    return found, taken
 
 
 def _grouped(layers: list[int], config: ModelConfig) -> list[int]:

@@ -14,7 +14,7 @@ from bertjax.config.structure import modern
 
 FILES = {
     "own": {},
-    "agnews": {"name": "agnews", "columns": ("text", "label"), "header": "no"},
+    "agnews": {"name": "agnews", "columns": ("text", "label"), "header": "no", "quotes": "yes"},
     "imdb": {"name": "imdb", "train": ("tfds:imdb_reviews[train]",), "test": ("tfds:imdb_reviews[test]",)},
     "trec": {"name": "trec", "columns": ("label", "text"), "header": "no", "delimiter": "space", "separator": ":"},
 }

@@ -32,8 +32,6 @@ def main(text: str, sections: str, available: str) -> None:
     from bertjax.bench import memory
     from bertjax.config.recipe import override
     from bertjax.parallel import sharding
-    from bertjax.train.optim import make_optimizer
-    from bertjax.train.state import init_state
 
     config = override(recipe(text), **json.loads(sections))
     if int(available):
@@ -42,12 +40,12 @@ def main(text: str, sections: str, available: str) -> None:
     told = memory.measured(plan)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    state = init_state(plan.task.init, make_optimizer(config.optim, steps=config.run.steps), plan.mesh, seed=0)
+    state = plan.engine.fresh(0)
     model = config.model
     made = batch.synthetic(config.data, vocab_size=model.vocab_size, token_types=model.token_types, seed=0)
     rows = sharding.put_batch(made, plan.mesh)
     for _ in range(2):
-        state, values = plan.step(state, rows)
+        state, values = plan.engine.step(state, rows)
         jax.block_until_ready((state, values))
     numbers = {"rows": config.data.batch_size, "step": told.step, "training": told.training, "before": before}
     print(json.dumps(numbers | {"peak": status("VmHWM")}))

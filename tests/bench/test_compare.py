@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import finetuned
 import jax
 import matplotlib.image
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 from directories import ours, write
 from small import tiny
 
-from bertjax.bench import compare
+from bertjax.bench import compare, retained
 from bertjax.cli import main as cli
 from bertjax.config.recipe import override
 from bertjax.data import dataset, tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model.network import abstract_params
 from bertjax.train import checkpoint, workdir
+from bertjax.train.state import TrainState
 from bertjax.trained import inference
 
 
@@ -34,7 +36,8 @@ def runs(inputs, tmp_path_factory):
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params(config.model))
         writes = checkpoint.Checkpoints(root / name / "checkpoints", keep=1)
         identity = {"data set": dataset.load(inputs["prepared"]).digest, "tokenizer": digest, "teacher": ""}
-        writes.save(1, {"params": params, "step": np.int32(1)}, identity=identity, rows=8, config=config)
+        state = TrainState(step=np.ones([], np.int32), params=params, opt_state=())
+        writes.save(1, state, identity=identity, rows=8, config=config)
         writes.close()
         workdir.save_config(root / name, config)
     return root
@@ -110,7 +113,7 @@ def test_the_picture_has_the_curves_of_runs(tmp_path):
     """Bars alone for models that are not runs; below them a curve for each run that was evaluated."""
     (tmp_path / "run").mkdir()
     model = {"parameters": 2, "bytes": 8, "latency_ms": {"1": 3.0}, "mlm_loss": None}
-    result = {"models": [{"name": str(tmp_path / name)} | model for name in ("other", "run")]}
+    result = {"models": [{"name": str(tmp_path / name)} | model for name in ("other", "run")], "tasks": {}}
     heights = []
     for lines in (
         "",
@@ -121,6 +124,82 @@ def test_the_picture_has_the_curves_of_runs(tmp_path):
         compare.plot(result, tmp_path / "picture.png")
         heights.append(matplotlib.image.imread(tmp_path / "picture.png").shape[0])
     assert heights[0] == heights[1] < heights[2]
+
+
+def write_result(directory, config, **values):
+    """A run that was fine-tuned, and what it reached."""
+    finetuned.write(directory, config)
+    found = {
+        "task": config.task.name,
+        "kind": config.task.kind,
+        "metric": "accuracy",
+        "seeds": [0],
+        "runs": [],
+    } | values
+    (directory / retained.RESULT).write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A model of two layers, one of one that was tuned for two tasks as well, and one for one of them."""
+    root = tmp_path_factory.mktemp("tasks")
+    for model, layers, scores in (("teacher", 2, (0.8, 0.5)), ("student", 1, (0.76, 0.45))):
+        for task, kind, score in zip(("moods", "names"), ("classify", "tag"), scores, strict=True):
+            config = finetuned.config_of(kind, model={"num_layers": layers}, task={"name": task})
+            metrics = {"dev": {"f1": score}, "test": {"f1": score - 0.1}}
+            write_result(root / model / task, config, metric="f1", metrics=metrics)
+    config = finetuned.config_of("classify", task={"name": "moods"})
+    write_result(root / "single", config, metrics={"dev": {"f1": 0.2, "accuracy": 0.9}})
+    return root
+
+
+def test_the_share_retained_of_tasks(tasks, tmp_path, capsys):
+    """Of each task and of their mean, on test."""
+    picture = f"--out={tmp_path / 'compare.png'}"
+    arguments = ["compare", str(tasks / "teacher"), str(tasks / "student"), "--repeats=1"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--json", picture])
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["tasks"] == {name: {"metric": "f1", "part": "test"} for name in ("moods", "names")}
+    teacher, student = result["models"]
+    assert teacher["tasks"] == pytest.approx({"moods": 0.7, "names": 0.4})
+    assert teacher["task_mean"] == pytest.approx(0.55) and student["task_mean"] == pytest.approx(0.505)
+    assert result["ratios"][1]["tasks"] == pytest.approx({"moods": 0.66 / 0.7, "names": 0.35 / 0.4})
+    assert result["ratios"][1]["task_mean"] == pytest.approx(0.505 / 0.55)
+    assert teacher["parameters"] > student["parameters"] and teacher["mlm_loss"] is None
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    lines = {line[:22].strip(): line[22:].split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["moods, test f1"] == ["0.7", "0.66", "(94.3", "%)"]
+    assert lines["names, test f1"] == ["0.4", "0.35", "(87.5", "%)"]
+    assert lines["task mean"] == ["0.55", "0.505", "(91.8", "%)"]
+    assert "parameters" in lines and not {"mlm loss", "context gain"} & set(lines)  # which neither of them has
+
+
+def test_a_model_without_a_task_is_compared_in_the_others(tasks, runs):
+    result = compare.compare([tasks / "student", tasks / "single", runs / "two"], repeats=1)
+    assert result["tasks"]["moods"] == {"metric": "f1", "part": "dev"}
+    student, single, untuned = result["models"]
+    assert student["tasks"] == {"moods": 0.76, "names": pytest.approx(0.35)}
+    assert single["tasks"] == {"moods": 0.2, "names": None} and untuned["tasks"] == {"moods": None, "names": None}
+    assert [model["task_mean"] for model in result["models"]] == [None] * 3
+    lines = compare.table(result).splitlines()
+    assert next(line for line in lines if line.startswith("names")).split()[3:] == ["0.35", "-", "-"]
+    assert not any(line.startswith("task mean") for line in lines)
+
+
+def test_the_picture_stays_narrow_with_many_tasks(tmp_path):
+    """There are as many rows of panels as it takes."""
+    names = [f"task {i}" for i in range(20)]
+    model = {"parameters": 2, "bytes": 8, "latency_ms": {"1": 3.0}, "tasks": dict.fromkeys(names, 0.5)}
+    shapes = []
+    for shown in (names[:3], names):
+        of = {"name": "run"} | model | {"tasks": dict.fromkeys(shown, 0.5)}
+        tasks = {name: {"metric": "f1", "part": "dev"} for name in shown}
+        compare.plot({"models": [of, of | {"name": "other"}], "tasks": tasks}, tmp_path / "picture.png")
+        shapes.append(matplotlib.image.imread(tmp_path / "picture.png").shape)
+    assert shapes[1][0] >= 2 * shapes[0][0] and shapes[1][1] < 2200
 
 
 def test_nothing_to_compare_is_refused():

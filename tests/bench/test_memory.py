@@ -63,7 +63,7 @@ def test_a_plan_is_measured_and_its_step_kept(monkeypatch):
     monkeypatch.setattr(memory, "pretraining", light.task)
     plan = memory.plan(light.CONFIG)
     found = memory.measured(plan)
-    assert plan.step.compiles() == 1 and found.step < found.training < found.free
+    assert plan.engine.step.compiles() == 1 and found.step < found.training < found.free
 
 
 def test_what_is_free_must_be_known(monkeypatch):

@@ -1,7 +1,6 @@
 """`bertjax COMMAND`: quick help, the right command, documented exit codes."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -108,7 +107,6 @@ def test_a_command_that_does_not_exist_is_one_line(arguments, line, capsys):
             for kind in errors.UserError.__subclasses__()
         ),
         (OSError(28, "No space left on device", "x/y"), 7, ["x/y: No space left on device"]),
-        (KeyboardInterrupt(), 130, ["interrupted"]),
         (MemoryError("of 5 bytes"), 8, ["import: memory ran out (of 5 bytes); free some"]),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: 5 bytes\nmore"), 8, ["import: memory ran out (RESOURCE_EXHAUSTED: 5"]),
         (ReadEnough(), 0, []),
@@ -146,7 +144,7 @@ def test_a_result_that_is_no_number_is_an_error(monkeypatch, tmp_path, capsys):
 def test_only_a_reader_that_has_read_enough_is_a_success(monkeypatch, tmp_path):
     """`bertjax info | head -1` ends with 0; a pipe that breaks elsewhere does not."""
     command, environment = (
-        [sys.executable, "-m", "bertjax.cli.main", "info", "--config=configs/bert.py:tiny"],
+        [sys.executable, "-m", "bertjax", "info", "--config=configs/bert.py:tiny"],
         {**os.environ, "PYTHONUNBUFFERED": ""},
     )
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -158,35 +156,3 @@ def test_only_a_reader_that_has_read_enough_is_a_success(monkeypatch, tmp_path):
 
     monkeypatch.setattr("bertjax.tasks.pretrain.pretrain", broken)
     assert run("pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path}") == 7
-
-
-AT_IMPORT = """
-import os, sys
-class Signalled:
-    def find_spec(name, path=None, target=None):
-        if name == {name!r}:
-            os.kill(os.getpid(), {number})
-sys.meta_path.insert(0, Signalled)
-from bertjax.cli.main import main
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize(("name", "number"), [("ml_collections", signal.SIGINT), ("jax", signal.SIGTERM)])
-def test_a_run_that_is_asked_to_stop_while_it_starts_can_be_started_again(tmp_path, name, number):
-    """While it reads its recipe and while it imports: the code is that of a run that saved, and a line says so."""
-    script = AT_IMPORT.format(name=name, number=int(number))
-    arguments = ["pretrain", "--config=configs/bert.py:tiny", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
-    assert done.returncode == errors.PREEMPTED, done.stderr
-    assert done.stderr == f"bertjax: asked to stop ({number.name}): nothing had to be saved\n"
-    assert not (tmp_path / "run").exists()
-
-
-def test_other_commands_are_ended_by_the_signal_itself():
-    """A supervisor need not start them again."""
-    assert [name for name, command in COMMANDS.items() if command.goes_on] == ["pretrain"]
-    code = (
-        "import os; from bertjax.cli import main; main.parse = lambda *_: os.kill(os.getpid(), 15); main.main(['info'])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGTERM

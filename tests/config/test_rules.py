@@ -123,3 +123,34 @@ def test_whole_numbers_are_those_of_the_devices():
             if type(value) is int:
                 with pytest.raises(ConfigError, match=f"{section}.{name} = {10**12}: must be .*below"):
                     from_dict({section: {name: 10**12}})
+
+
+FINE_TUNING = {
+    "classify": {"kind": "classify", "train": ("x.tsv",)},
+    "span": {"kind": "span", "train": ("x.json",)},
+    "choice": {"kind": "choice", "train": ("x.tsv",), "endings": ("a", "b", "c")},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "named"),
+    [
+        ("", {"task": {"train": ("x",)}}, "task.train = .*: needs task.kind"),
+        ("", {"sweep": {"lr": (1e-4,), "seeds": (1,)}}, "sweep.lr, sweep.seeds: is for fine-tuning"),
+        ("classify", {"task": {"dev_share": 0.0}}, "task.dev_share = 0.0: nothing to measure on"),
+        ("classify", {"task": {"endings": ("a", "b")}}, "needs task.kind = choice"),
+        ("classify", {"task": {"labels": ("a", "a")}}, "names a label twice"),
+        ("classify", {"data": {"mix": (1.0,)}}, "data.mix = .* is for pretraining"),
+        ("classify", {"model": {"heads": ("classifier",)}}, "classifier needs pooler"),
+        ("span", {"task": {"pair": "question"}}, "task.pair = 'question': span has no pairs"),
+        ("span", {"task": {"max_question": 121}}, "task.max_question = 121: leaves no room"),
+        ("choice", {"data": {"packing": 2}}, "data.packing = 2: a row holds all endings; set it to 3"),
+        ("choice", {"task": {"endings": ("a",)}}, "name the columns of two or more"),
+    ],
+)
+def test_relations_of_fine_tuning(kind, changes, named):
+    config = Config()
+    if kind:
+        config = override(config, task=FINE_TUNING[kind], data={"packing": 3 if kind == "choice" else 1})
+    with pytest.raises(ConfigError, match=named):
+        override(config, **changes)

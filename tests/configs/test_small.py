@@ -90,6 +90,8 @@ def test_three_megabytes_on_two_cores(fitted, capsys):
     assert f"{config.run.steps:,} steps of {config.data.batch_size} rows" in told
     assert 2_000 < config.run.steps < 4_000
     assert config.optim.warmup_steps + config.optim.decay_steps < config.run.steps
+    fitted(english(3e6), MACHINES["laptop"], time=":1m")
+    assert "roughly 1 minute on 2 CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["laptop", "server", "h100"])

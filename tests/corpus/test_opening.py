@@ -121,10 +121,20 @@ def test_what_is_packed_is_looked_at_too(tmp_path):
         corpus.units(DataConfig(source=(str(tmp_path / "x.tar.gz"),)))
 
 
+@pytest.mark.parametrize("text", [PROSE, '<doc id="1" title="A">\nA\n\n' + PROSE + "</doc>\n"])
+def test_lines_of_an_old_mac_are_refused(tmp_path, text):
+    """Of the second, all would be the line `<doc ...>`, of which nothing is text."""
+    (tmp_path / "x.txt").write_bytes(text.replace("\n", "\r").encode())
+    with pytest.raises(DataError, match=r"x.txt: its lines end in a carriage return alone.*convert it with `tr "):
+        corpus.units(DataConfig(source=(str(tmp_path / "x.txt"),)))
+
+
 @pytest.mark.parametrize(
     "content",
     [
         PROSE.encode(),
+        PROSE.replace("\n", "\r\n").encode(),
+        b"A.\r" * 20 + b"\n",
         RUSSIAN.encode() * 60,  # the head that is looked at ends within a character
         ("Élan. Où est-il allé? Là-bas, près de la forêt.\r\n" * 40).encode("latin1"),
         ("Poszedł do domu i usiadł przy stole. Było już późno.\n" * 40).encode("cp1250"),
@@ -136,3 +146,12 @@ def test_what_is_packed_is_looked_at_too(tmp_path):
 def test_text_is_not_refused(tmp_path, content):
     (tmp_path / "x.txt").write_bytes(content)
     assert corpus.units(DataConfig(source=(str(tmp_path / "x.txt"),)))
+
+
+def test_the_field_that_names_a_file_is_told(tmp_path):
+    (tmp_path / "x").write_bytes(b"\x89PNG")
+    (tmp_path / "y").write_bytes("привет и пока\n".encode("cp1251"))
+    for name in "xy":
+        for setting in ("data.source", "task.train"):
+            with pytest.raises(DataError, match=f"leave it out of {setting}$"):
+                opening.check_text(str(tmp_path / name), setting=setting)

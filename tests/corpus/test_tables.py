@@ -1,6 +1,7 @@
 """Parquet files and TFDS data sets give the texts of one field, and refuse what is not theirs."""
 
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bertjax.config.schema import DataConfig
+from bertjax.corpus import tables
 from bertjax.corpus import units as corpus
 from bertjax.corpus.units import documents, units
 from bertjax.data import dataset
@@ -227,3 +229,61 @@ def test_a_damaged_data_set_is_named(tmp_path, prepared):
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read"):
         list(corpus.read(unit, data, Counter()))
+
+
+# Values of TFDS records
+
+FEATURES = tfds.features
+RECORDS = [
+    {"label": 1, "kinds": [0, 1], "words": ["a", "é"], "score": 0.5, "grid": [[1, 2]], "parts": [{"x": 3, "y": "z"}]},
+    {"label": -1, "kinds": [], "words": [], "score": 2, "grid": [[3, 4]], "parts": []},
+]
+
+
+class BertjaxValues(tfds.core.GeneratorBasedBuilder):
+    """A feature of each kind that is read, and one that is not."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        kind = FEATURES.ClassLabel(names=["no", "yes"])
+        features = {"label": kind, "kinds": FEATURES.Sequence(kind), "words": FEATURES.Sequence(FEATURES.Text())}
+        features |= {"score": np.float32, "grid": FEATURES.Tensor(shape=(1, 2), dtype=np.int32)}
+        features |= {"parts": FEATURES.Sequence({"x": np.int64, "y": FEATURES.Text()})}
+        return tfds.core.DatasetInfo(builder=self, features=FEATURES.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {"train": enumerate(RECORDS)}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+def test_values_are_by_their_features(data_dir):
+    path = tables.tfds_path("tfds:bertjax_values", "", setting="task.dev")
+    assert sorted(tables.tfds_columns(path)) == ["kinds", "label", "parts", "score", "words"]
+    found = list(tables.tfds_values(path))
+    assert found == [
+        (f"{path}: record 0", {"label": "yes", "kinds": ["no", "yes"], "words": ["a", "é"], "score": 0.5}
+         | {"parts": {"x": [3], "y": ["z"]}}),
+        (f"{path}: record 1", {"label": None, "kinds": [], "words": [], "score": 2.0, "parts": {"x": [], "y": []}}),
+    ]  # fmt: skip
+
+
+def test_the_field_that_names_a_data_set_is_told(data_dir):
+    for entry in ("tfds:", "tfds:a/b/c/d", "tfds:bertjax_value", "tfds:bertjax_values/no", "tfds:bertjax_values[dev]"):
+        with pytest.raises(DataError, match=f"^task.dev = '{re.escape(entry)}': "):
+            tables.tfds_path(entry, "", setting="task.dev")
+
+
+def test_a_damaged_record_is_named(data_dir):
+    path = tables.tfds_path("tfds:bertjax_values", "")
+    directory = Path(path.removeprefix("tfds:").removesuffix("[train]"))
+    (shard,) = directory.glob("*.array_record*")
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        DataError, match=f"^{re.escape(path)}: cannot be read .record 0 is empty.; prepare the data set again"
+    ):
+        list(tables.tfds_values(path))
+    shard.write_bytes(content)

@@ -186,6 +186,35 @@ def test_albert_pieces():
     assert {piece: bool(loaded.starts_word[plain.piece_to_id(piece)]) for piece in words} == words
 
 
+def places(loaded, text):
+    """Each token with the characters of the text that it stands for."""
+    ids_n, lengths, places_n2 = loaded.encode_places(["and", text, ""])
+    ids, same = loaded.encode_batch(["and", text, ""])
+    assert ids_n.tolist() == ids.tolist() and lengths.tolist() == same.tolist() and places_n2.dtype == np.int32
+    first = lengths[0]
+    return [(loaded.pieces[i], text[a:b]) for i, (a, b) in zip(ids_n[first:], places_n2[first:], strict=True)]
+
+
+def test_tokens_know_their_places_in_the_text(tmp_path):
+    """What is dropped has none, and what becomes longer has one place together."""
+    uncased = tokenizer.load(shared("vocab", "bert_uncased.txt"), lower_case=None)
+    text = "\u0301 Caf\u00e9s\t\u6771½ \ufb01ne"
+    assert places(uncased, text)[:3] == [("cafes", "Cafés"), ("東", "東"), ("½", "½")]
+    bpe = tokenizer.load(train_bpe(tmp_path / "tokenizer.json"), lower_case=True)
+    assert places(bpe, "The kingñ")[1:] == [("Ġking", "king"), ("Ã", "ñ"), ("±", "ñ")]
+    albert = tokenizer.load(shared("vocab", "albert_30k_clean.model"), lower_case=None)
+    found = places(albert, "\u0301 In  \uff12010, 1,000, \ufb01ne \u0130s")
+    assert found == [
+        ("▁in", "In"),
+        ("▁2010", " ２010"),
+        (",", ","),
+        ("▁1,000", " 1,000"),
+        (",", ","),
+        ("▁fine", " ﬁne"),
+        ("▁is", " İs"),
+    ]
+
+
 # Byte-level BPE ------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +276,8 @@ def test_bpe_spellings_are_text(tmp_path):
         ({"model": {"continuing_subword_prefix": "Ġ"}}, "continuing_subword_prefix is set"),  # the library would panic
         ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is set"),
         ({"model": {"merges": [["Ġ", "nothing"]]}}, "out of vocabulary"),
-        ({"model": {"vocab": {"<s>": 0, "a": 2}, "merges": []}}, "no piece with id 1"),
+        ({"model": {"vocab": {"<s>": 0, "a": 2}, "merges": []}, "added_tokens": []}, "no piece with id 1"),
+        ({"model": {"vocab": {"<s>": 1, "a": 0}, "merges": []}}, "its added token '<s>' has the id 0, and is 1"),
         ({"model": {"vocab": {"<s>": 0, "a": 1}, "merges": []}, "added_tokens": []}, "has no piece <pad> or [PAD]"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "split by Whitespace"),
         ({"pre_tokenizer": None}, "split by none"),

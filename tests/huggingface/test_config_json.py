@@ -1,13 +1,12 @@
-"""config.json: every wrong field has a line, what it does not say is what transformers takes, the structure decides."""
+"""config.json: every wrong field has a line, what it does not say is what transformers takes."""
 
-import dataclasses
 import math
 from pathlib import Path
 
 import pytest
-from directories import KINDS, UNSHARED, hf, model_of
+from directories import hf
 
-from bertjax.errors import CheckpointError, ConfigError
+from bertjax.errors import CheckpointError
 from bertjax.huggingface import config_json, names
 
 PATH = Path("there/config.json")
@@ -86,42 +85,6 @@ def test_distilbert_also_takes_the_common_names():
 def test_positions_of_roberta_stand_behind_its_padding():
     model, first = config_json.from_json(PATH, "roberta", {"max_position_embeddings": 514, "type_vocab_size": 1})
     assert (model.max_positions, first, model.token_types) == (512, 2, 1)
-
-
-@pytest.mark.parametrize("kind", KINDS | UNSHARED)
-def test_the_structure_decides(kind):
-    assert config_json.choose(model_of(kind)) == (KINDS | UNSHARED)[kind][1]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"heads": ("mlm_head", "pooler")}, {"embedding_size": 16}, {"layer_norm_eps": 1e-5}]
-)
-def test_what_no_family_holds_is_named(changes):
-    (field,) = changes
-    with pytest.raises(ConfigError, match=rf"^model\.{field} = .*cannot be exported$"):
-        config_json.choose(dataclasses.replace(model_of("distilbert"), **changes))
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "nearest"),
-    [
-        ("bert", {"positions": "rotary"}, "Bert"),
-        ("bert", {"norm": "rms"}, "Bert"),
-        ("modernbert", {"norm": "rms"}, "ModernBert"),
-        ("modernbert", {"biases": "none"}, "ModernBert"),
-        ("modernbert", {"embedding_size": 16}, "ModernBert"),
-        ("nomic", {"rotary_pairs": "neighbours"}, "NomicBert"),
-        ("nomic", {"window": 4}, "NomicBert"),
-        ("nomic", {"token_types": 0}, "NomicBert"),
-    ],
-)
-def test_a_structure_between_the_families_is_refused(kind, changes, nearest):
-    """By the fields in which it differs from the nearest."""
-    ((field, value),) = changes.items()
-    with pytest.raises(
-        ConfigError, match=rf"^model\.{field} = {value}: .*'s? {nearest}, .*cannot be exported$".replace("'s?", "'")
-    ):
-        config_json.choose(dataclasses.replace(model_of(kind), **changes))
 
 
 def test_the_two_spellings_of_modernberts_layers():

@@ -1,4 +1,4 @@
-"""ModernBERT and nomic-bert as torch computes them, also where torch is not installed."""
+"""ModernBERT, nomic-bert and heads for labels as torch computes them, also where torch is not installed."""
 
 import importlib.util
 from pathlib import Path
@@ -27,10 +27,21 @@ def test_equals_what_torch_computed(kind):
         np.testing.assert_allclose(found[name], kept, atol=1e-5, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", golden.KINDS)
+@pytest.mark.parametrize("kind", golden.LABELLED)
+def test_a_head_for_labels_gives_what_torch_computed(kind):
+    config, params = ours(kind)
+    outputs = network.apply(config, ComputeConfig(), params, golden.batch_of())
+    (name,) = {"class_logits", "tag_logits", "span_logits"} & set(outputs)
+    rows, positions = np.array(golden.PLACES).T
+    found = outputs[name][:, 0] if name == "class_logits" else outputs[name][rows, positions]
+    found = found.T if kind.endswith("choice") else found
+    np.testing.assert_allclose(found, golden.read()[kind]["logits"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", golden.KINDS + golden.LABELLED)
 def test_torch_still_computes_that(kind):
     hf()
-    for name, x in golden.computed(kind).items():
+    for name, x in (golden.computed if kind in golden.KINDS else golden.logits)(kind).items():
         np.testing.assert_allclose(x, golden.read()[kind][name], atol=2e-6, rtol=0, err_msg=name)
 
 

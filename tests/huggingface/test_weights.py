@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 import json
-import shutil
 import warnings
 
 import jax
 import numpy as np
 import pytest
-from directories import KINDS, UNSHARED, assert_same, hf, ours, restore, shared, stored, write
+from directories import KINDS, UNSHARED, assert_same, hf, ours, real_classifier, shared, stored, write
 from flax.traverse_util import flatten_dict
 from oracle import layer_params, pretrain_outputs
 from small import random_batch, tiny
@@ -19,7 +18,6 @@ from bertjax.errors import CheckpointError
 from bertjax.huggingface import config_json
 from bertjax.huggingface.directory import read
 from bertjax.model import network
-from bertjax.model.encoder import Group, Places, Site
 from bertjax.tasks.terms import terms as pretraining_terms
 from bertjax.train import objective
 
@@ -205,34 +203,23 @@ def test_the_two_forms_of_gelu_are_told_apart(name, activation, tmp_path):
 
 
 def test_real_weights_give_their_published_logits(tmp_path):
-    """BERT-Tiny, fine-tuned on SST-2: its encoder, from the output of the embeddings on, which it comes without."""
-    source = shared("weights", "bert_tiny_sst2_encoder")
+    """BERT-Tiny, fine-tuned on SST-2: what each layer gives, the pooler and the classifier."""
     with pytest.raises(CheckpointError, match=r"embeddings.word_embeddings.weight is missing"):
-        read(source)
-    tables = {"word_embeddings": (30522, 128), "position_embeddings": (512, 128), "token_type_embeddings": (2, 128)}
-    tensors = {f"bert.embeddings.{name}.weight": np.zeros(shape, np.float32) for name, shape in tables.items()}
-    tensors |= {f"bert.embeddings.LayerNorm.{name}": np.zeros(128, np.float32) for name in ("weight", "bias")}
-    shutil.copy(source / "config.json", tmp_path)
-    (tmp_path / "config.json").chmod(0o644)
-    restore(tmp_path, tensors | stored(source))
-    contents = read(tmp_path)
-    assert contents.fresh == ("mlm_head", "pair_head") and contents.classifier is not None
+        read(shared("weights", "bert_tiny_sst2_encoder"))
+    _, values, expected = real_classifier(tmp_path / "model")
+    contents = read(tmp_path / "model")
+    assert contents.fresh == ("mlm_head", "pair_head") and contents.config.heads == ("pooler", "classifier")
+    assert contents.config.labels == ("LABEL_0", "LABEL_1")
 
-    values = np.load(source / "inputs_and_expected.npz")
-    x_BLH = values["embedding_output_4"][None]
-    segments_BL = np.ones(x_BLH.shape[:2], np.int32)
-    params = contents.params["encoder"]["groups"]
-    group = jax.jit(Group(contents.config, PLAIN, every_layer=False).apply)
+    places = np.arange(len(values["embedding_output_4"]), dtype=np.int32)[None]
+    batch = {"tokens": 0 * places, "positions": places, "segments": 0 * places + 1, "token_types": 0 * places}
+    batch["pair_positions"] = np.zeros((1, 1), np.int32)
+    computed = jax.jit(functools.partial(network.apply, every_layer=True), static_argnums=(0, 1))
+    outputs = computed(contents.config, PLAIN, contents.params, batch)
     for layer in range(2):
-        one = jax.tree.map(lambda x, layer=layer: x[layer], params)
-        x_BLH, _ = group({"params": one}, x_BLH, Site(None, None), Places(segments_BL, None))
-        np.testing.assert_allclose(x_BLH[0], values[f"hidden_layer{layer + 1}_4"], atol=1e-5, rtol=0)
-    pooler = contents.params["pooler"]
-    pooled = np.tanh(x_BLH[0, 0] @ pooler["kernel"] + pooler["bias"])
-    np.testing.assert_allclose(pooled, values["pooled_4"], atol=1e-5, rtol=0)
-    logits = contents.classifier["classifier.weight"] @ pooled + contents.classifier["classifier.bias"]
-    (case,) = json.loads((source / "golden.json").read_text())["cases"]
-    np.testing.assert_allclose(logits, case["logits_exact_layernorm_float64"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(outputs["layers"][layer, 0], values[f"hidden_layer{layer + 1}_4"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["pooled"][0, 0], values["pooled_4"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["class_logits"][0, 0], expected, atol=1e-5, rtol=0)
 
 
 # Out and in again ---------------------------------------------------------------------------------------------------
@@ -245,7 +232,7 @@ def test_what_is_written_is_read_bit_for_bit(kind, tmp_path):
     assert contents.family == KINDS[kind][1]
     assert contents.config == config
     assert_same(contents.params, params)
-    assert "mlm_head" not in contents.fresh and contents.classifier is None and contents.tokenizer is None
+    assert "mlm_head" not in contents.fresh and contents.tokenizer is None
 
 
 @pytest.mark.parametrize("kind", UNSHARED)

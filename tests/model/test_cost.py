@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bertjax.config.schema import DataConfig, ModelConfig
-from bertjax.model.cost import flops_per_token, peak_tflops, predicted_share
+from bertjax.model.cost import flops_per_token, peak_tflops, predicted_share, training_bytes
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,19 @@ def test_a_window_and_a_gate_are_counted():
     np.testing.assert_allclose(parts["encoder"], 6 * 22 * (4 * 768**2 + 3 * 768 * 1152))
     np.testing.assert_allclose(parts["attention"], 12 * 768 * (8 * 1024 + 14 * 129))
     assert flops_per_token(model, 100, predicted=0.3)["attention"] == 12 * 768 * 22 * 100
+
+
+def test_the_heads_of_each_token_are_counted_and_no_mlm_head_that_is_not_there():
+    plain = ModelConfig(heads=("pooler", "classifier"), labels=("a", "b"))
+    parts = flops_per_token(plain, 128, predicted=0.15)
+    assert parts["mlm_head"] == 0.0 and parts["total"] == parts["encoder"] + parts["attention"]
+    tagger = ModelConfig(heads=("tagger",), labels=tuple("abcde"))
+    assert flops_per_token(tagger, 128, predicted=0.15)["tagger"] == 6 * 768 * 5
+    span = ModelConfig(heads=("span_head",), token_transform=True)
+    assert flops_per_token(span, 128, predicted=0.15)["total"] == parts["total"] + 6 * 768 * (768 + 2)
+    sizes = {"rows": 8, "seq_len": 128, "predictions": 20, "bytes_of_number": 4}
+    with_mlm, without, many = (training_bytes(m, **sizes) for m in (ModelConfig(), plain, tagger))
+    assert with_mlm - without == 8 * 4 * 3 * 30522 * 20 and many - without == 8 * 4 * 3 * 128 * 5
 
 
 def test_fewer_slots_cost_less():

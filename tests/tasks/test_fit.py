@@ -13,19 +13,17 @@ from bertjax.errors import OutOfMemory
 from bertjax.parallel import memory
 from bertjax.tasks import fit
 from bertjax.tasks.pretrain import pretrain
-from bertjax.train import session
-from bertjax.train.optim import make_optimizer
-from bertjax.train.state import abstract_state
+from bertjax.train.session import Engine
 
 
 def shapes_of_state(config, mesh):
-    return abstract_state(task().init, make_optimizer(config.optim, steps=config.run.steps), mesh)
+    return Engine(config, task(), mesh).shapes
 
 
 def refused(config, mesh):
-    step, state = session.step_of(config, task(), mesh), shapes_of_state(config, mesh)
+    engine = Engine(config, task(), mesh)
     with pytest.raises(OutOfMemory) as caught:
-        fit.ready(config, task(), mesh, step, state)
+        fit.ready(config, task(), mesh, engine.step, engine.shapes)
     (line,) = str(caught.value).splitlines()
     assert caught.value.exit_code == 8
     return line
@@ -60,7 +58,7 @@ def test_a_model_that_fits_with_no_batch(monkeypatch):
 def test_a_run_is_refused_before_anything_is_made(inputs, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(memory, "free", lambda mesh: 10_000)
-    monkeypatch.setattr(session, "init_state", lambda *_, **__: made.append(1))
+    monkeypatch.setattr(Engine, "fresh", lambda *_: made.append(1))
     with pytest.raises(OutOfMemory, match="data.batch_size = 8 rows"):
         pretrain(tiny(data=inputs), tmp_path)
     assert not made and {path.name for path in tmp_path.iterdir()} <= {".lock"}
@@ -75,7 +73,7 @@ def test_what_is_there_already_is_not_counted_twice(monkeypatch, capsys):
     )
     needed = taken(config, mesh)
     monkeypatch.setattr(memory, "free", lambda mesh: needed - memory.held(state))
-    fit.ready(config, task(), mesh, session.step_of(config, task(), mesh), state)
+    fit.ready(config, task(), mesh, Engine(config, task(), mesh).step, state)
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"1 x cpu: [\d,]+ parameters; a step of 8 rows of 32 tokens; compiling \.\.\.", first)
     assert re.fullmatch(r"compiled in .* s: training takes 0\.\d\d GB of memory, and 0\.\d\d GB are free", second)

@@ -17,7 +17,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from small import one_device_mesh, shapes_of_state, tiny
 
-from bertjax import storage
+from bertjax import signals, storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.corpus import prepare
 from bertjax.corpus.units import documents
@@ -26,7 +26,7 @@ from bertjax.model.network import abstract_params
 from bertjax.tasks import pretrain as pretraining
 from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
-from bertjax.train import checkpoint, metrics, signals, workdir
+from bertjax.train import checkpoint, metrics, workdir
 from bertjax.train.recorder import Recorder
 from bertjax.trained.load import load
 from bertjax.vocabulary.unigram import train_sentencepiece
@@ -186,7 +186,7 @@ def command_of(config, directory, *, cache=""):
         f"def get_config():\n    config, values = default(), asdict(from_dict(json.loads({values!r})))\n"
         "    for name, fields in values.items():\n        config[name].update(fields)\n    return config\n"
     )
-    command = [sys.executable, "-m", "bertjax.cli.main", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
+    command = [sys.executable, "-m", "bertjax", "pretrain", f"--config={recipe}", f"--workdir={directory}"]
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
@@ -530,7 +530,7 @@ class Ended(BaseException):
     """The process would have ended here."""
 
 
-@pytest.mark.parametrize("place", ["tasks.pretrain.open_data", "train.session.init_state", "train.curves.plot"])
+@pytest.mark.parametrize("place", ["tasks.pretrain.open_data", "train.session.Engine.fresh", "train.curves.plot"])
 def test_a_run_that_is_asked_to_stop_before_its_loop_or_after_it(place, inputs, tmp_path, monkeypatch, capfd):
     """While the data set is opened, while the first program is compiled, and when all is saved."""
     ended = []

@@ -1,5 +1,6 @@
 """`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
 
+import json
 import os
 import shutil
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from bertjax.config.recipe import to_dict
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, OptimConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
 from bertjax.train import checkpoint
 from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, TEMPORARY, Checkpoints, clean, restore, steps
-from bertjax.train.state import TrainState
+from bertjax.train.optim import Averaged
+from bertjax.train.state import Best, TrainState
 
 IDENTITY = {"data set": "d", "tokenizer": "t"}
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
@@ -304,3 +306,53 @@ def test_parameters_come_alone(tmp_path):
     for wrong in ({"v": plain["w"]}, {"w": jax.ShapeDtypeStruct((4, 3), jnp.float32)}):
         with pytest.raises(CheckpointError, match="does not fit this configuration"):
             checkpoint.restore_params(tmp_path, wrong)
+
+
+@pytest.mark.parametrize("chosen", ["params", "average", "best"])
+def test_the_model_comes_from_where_the_state_has_it(tmp_path, chosen):
+    """Also from a checkpoint of a version that did not say where: the average where one was kept."""
+    params = {"w": jnp.arange(12.0).reshape(3, 4)}
+    kept = jax.tree.map(jnp.zeros_like, params)
+    average = Averaged(jnp.int32(1), (), jax.tree.map(lambda x: x + 1, params))
+    best = Best(jnp.float32(0.75), jnp.int32(chosen == "best"), jnp.int32(0), jax.tree.map(lambda x: x + 2, params))
+    saved_state = TrainState(jnp.int32(2), params, () if chosen == "params" else average, best)
+    config = Config(optim=OptimConfig(ema=0.0 if chosen == "params" else 0.9))
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(2, saved_state, identity=IDENTITY, rows=0, config=config)
+    checkpoints.close()
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), kept)
+    added = ["params", "average", "best"].index(chosen)
+    restored = checkpoint.restore_params(tmp_path, wanted)
+    np.testing.assert_array_equal(restored.state["w"], params["w"] + added)
+    assert restored.best == ((1, 0.75) if chosen == "best" else None) == checkpoint.saved(tmp_path).best
+    if chosen != "best":
+        place = tmp_path / "2" / "place" / "metadata"
+        place.write_text('{"rows": 0}')
+        (tmp_path / "2" / MANIFEST).unlink()
+        checkpoint.write_manifest(tmp_path / "2", 2)
+        older = checkpoint.restore_params(tmp_path, wanted)
+        np.testing.assert_array_equal(older.state["w"], params["w"] + added)
+
+
+def test_what_a_run_does_not_have_is_not_in_its_checkpoint(tmp_path):
+    """So that the files of a run that selects nothing are those that earlier versions wrote and read."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state(1), identity=IDENTITY, rows=0, config=Config())
+    checkpoints.close()
+    assert set(json.loads((tmp_path / "1/state/_METADATA").read_text())["tree_metadata"]) == {
+        "('step',)",
+        "('params', 'half')",
+        "('params', 'w')",
+        "('opt_state',)",
+    }
+    assert restore(tmp_path, ABSTRACT).state.best is None
+
+
+def test_dropped_steps_are_gone_but_for_what_no_save_wrote(saved, tmp_path):
+    (saved / "10" / "notes.txt").write_text("mine")
+    checkpoint.drop(saved)
+    assert [path.name for path in saved.iterdir()] == ["10"] and (saved / "10" / "notes.txt").exists()
+    shutil.rmtree(saved / "10")
+    checkpoint.drop(saved)
+    assert not saved.exists()
+    checkpoint.drop(saved)

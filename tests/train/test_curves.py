@@ -40,3 +40,33 @@ def test_every_term_is_drawn(tmp_path, drawn):
 def test_a_run_without_a_line_has_a_picture_too(tmp_path, drawn):
     write(tmp_path, [])
     assert curves.plot(tmp_path).exists() and drawn == [[[], []]]
+
+
+def test_metrics_of_labels_stand_beside_the_loss(tmp_path, drawn):
+    training = [(s, {"loss": 1.0, "label_loss": 1.0 / s, "label_accuracy": 0.2 * s}) for s in (1, 2, 3, 4)]
+    dev = [(s, {"dev_loss": 1.0, "dev_f1": 0.1 * s * (4 - s), "dev_accuracy": 0.5}) for s in (1, 2, 3)]
+    write(tmp_path, [*training, *dev])
+    curves.plot(tmp_path, chosen="dev_f1")
+    ((losses, shares),) = drawn
+    assert losses[:2] == ["label, training", "dev loss"]
+    assert shares == ["label, training", "dev f1", "dev accuracy", "best: 0.4 at step 2"]
+    curves.plot(tmp_path)
+    assert drawn[1] == [["label, training", "dev loss"], ["label, training", "dev f1", "dev accuracy"]]
+
+
+def test_errors_are_drawn_with_the_loss_and_correlations_below_zero_are_seen(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, *args, **options: figures.append(figure))
+    write(tmp_path, [(1, {"dev_mse": 7.0, "dev_pearson": -0.13}), (2, {"dev_mse": 5.0, "dev_pearson": 0.5})])
+    curves.plot(tmp_path, chosen="dev_pearson")
+    errors, shares = figures[0].axes
+    assert [list(line.get_ydata()) for line in errors.lines[:1]] == [[7.0, 5.0]]
+    assert list(shares.lines[0].get_ydata()) == [-0.13, 0.5]
+    assert shares.get_ylim() == (-0.2, 1.0)
+    assert errors.lines[-1].get_xdata() == [2, 2] and shares.lines[-1].get_xdata() == [2, 2]
+
+
+def test_the_first_of_the_best_steps_is_marked(tmp_path, drawn):
+    write(tmp_path, [(step, {"dev_f1": value}) for step, value in ((1, 0.1), (2, 0.9), (3, 0.9), (4, None))])
+    curves.plot(tmp_path, chosen="dev_f1")
+    assert drawn[0][1][-1] == "best: 0.9 at step 2"

@@ -7,8 +7,13 @@ import optax
 import pytest
 from oracle import adam_step, muon_step
 
-from bertjax.config.schema import OptimConfig
-from bertjax.train.optim import decay_mask, make_optimizer, make_schedule, stacked_axes
+from bertjax.config.schema import Config, ModelConfig, OptimConfig, RunConfig
+from bertjax.model import network
+from bertjax.train.optim import decay_mask, make_optimizer, stacked_axes
+
+
+def optimizer_of(config, *, steps, model=None):
+    return make_optimizer(Config(model=model or ModelConfig(), optim=config, run=RunConfig(steps=steps)))
 
 
 def random_params(rng):
@@ -29,6 +34,23 @@ def random_params(rng):
     }
 
 
+def above(model, path, index):
+    """How many layers are above one of the parts of a leaf, by going through the layers that use it."""
+    if "embeddings" in path:
+        return model.num_layers
+    if "groups" not in path and "first" not in path:
+        return 0
+    users = []
+    for layer in range(model.num_layers):
+        group, place = divmod(layer - model.apart, model.repeats)
+        if layer < model.apart:
+            uses = "first" in path
+        else:
+            uses = "groups" in path and index[0] == group and ("layers" not in path or index[1] == place)
+        users += [layer] * uses
+    return model.num_layers - 1 - max(users)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -39,6 +61,8 @@ def random_params(rng):
         {"name": "lamb", "bias_correction": True},
         {"name": "stableadamw", "bias_correction": True},
         {"name": "stableadamw", "bias_correction": True, "decay_by_lr": False},
+        {"name": "lamb", "layer_decay": 0.7},
+        {"name": "adamw", "decay_by_lr": False, "layer_decay": 0.7},
     ],
     ids=str,
 )
@@ -50,7 +74,8 @@ def test_twenty_steps_equal_numpy(fields):
     rng = np.random.default_rng(0)
     params = random_params(rng)
     config = OptimConfig(lr=0.05, warmup_steps=4, clip_norm=0.0, **fields)
-    optimizer = make_optimizer(config, steps=25)
+    model = ModelConfig(num_layers=6, share="attention", num_groups=3)  # of which these could be the parameters
+    optimizer = optimizer_of(config, steps=25, model=model)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
     flat, tree = jax.tree.flatten(params)
@@ -70,13 +95,47 @@ def test_twenty_steps_equal_numpy(fields):
             decay = 0.01 * adapted / (1.0 if config.decay_by_lr else 0.05)
             for index in np.ndindex(flat[i].shape[:depth]):
                 m, v = moments[i]
+                rate = lr * config.layer_decay ** above(model, path, index)
                 flat[i][index], m[index], v[index] = adam_step(
                     flat[i][index], grads[i][index], m[index], v[index], step + 1,
-                    lr=lr, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
+                    lr=rate, b1=0.9, b2=0.999, eps=1e-6, decay=decay, bias_correction=config.bias_correction,
                     trust=adapted and config.name == "lamb", stable=config.name == "stableadamw",
                 )  # fmt: skip
     for path, expected, got in zip(paths, flat, jax.tree.leaves(ours), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"share": "all"},
+        {"share": "all", "num_groups": 2},
+        {"share": "attention", "num_groups": 3},
+        {"share": "ffn", "num_groups": 2},
+        {"norm_place": "pre", "first_norm": False, "num_layers": 7},
+    ],
+    ids=str,
+)
+def test_the_rate_of_each_layer_of_real_parameters(fields):
+    """Whatever layers share, half of it for each layer above."""
+    sizes = {"hidden_size": 8, "embedding_size": 4, "num_heads": 2, "ffn_size": 8, "vocab_size": 12, "num_layers": 6}
+    model = ModelConfig(**sizes | {"max_positions": 8} | fields)
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), network.abstract_params(model))
+    updates = []
+    for layer_decay in (1.0, 0.5):
+        config = OptimConfig(lr=1.0, warmup_steps=0, weight_decay=0.0, power=0.0, layer_decay=layer_decay)
+        optimizer = optimizer_of(config, steps=10, model=model)
+        updates.append(jax.jit(lambda p, o=optimizer: o.update(p, o.init(p), p)[0])(params))
+    seen = set()
+    leaves = zip(jax.tree_util.tree_leaves_with_path(updates[0]), jax.tree.leaves(updates[1]), strict=True)
+    for (path, whole), decayed in leaves:
+        path = jax.tree_util.keystr(path)
+        for index in np.ndindex(whole.shape[: ("groups" in path) + ("layers" in path)]):
+            seen.add(halvings := above(model, path, index))
+            np.testing.assert_array_equal(decayed[index], whole[index] * 0.5**halvings, err_msg=f"{path} {index}")
+    assert {0, model.num_layers} <= seen
+    assert len(seen) == {"all": 1 + model.num_groups}.get(model.share, model.num_layers + 1)
 
 
 def layered_params(rng):
@@ -113,7 +172,7 @@ def test_muon_equals_numpy_in_loops():
     rng = np.random.default_rng(0)
     params = layered_params(rng)
     config = OptimConfig(name="muon", lr=0.05, warmup_steps=0, power=0.0, bias_correction=True, clip_norm=0.0)
-    optimizer = make_optimizer(config, steps=10)
+    optimizer = optimizer_of(config, steps=10)
     ours = jax.tree.map(jnp.float32, params)
     state = optimizer.init(ours)
     flat, tree = jax.tree.flatten(params)
@@ -155,7 +214,7 @@ def test_masks_go_by_name_not_by_rank():
 
 def test_clip_acts_on_the_global_norm():
     config = OptimConfig(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, b1=0.0, b2=0.0, eps=1.0, power=0.0)
-    optimizer = make_optimizer(config, steps=10)
+    optimizer = optimizer_of(config, steps=10)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}  # norm 5
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
@@ -163,49 +222,12 @@ def test_clip_acts_on_the_global_norm():
     np.testing.assert_allclose(updates["b"], [0.0, -0.8 / 1.8], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {0: 0.0, 5: 0.5, 10: 0.9, 50: 0.5, 100: 0.0, 120: 0.0}),  # unshifted: jumps from 1 to 0.9 at step 10
-        ({"shift_decay": True}, {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
-        ({"power": 0.5}, {10: 0.9**0.5, 75: 0.5, 100: 0.0}),
-        ({"power": 0.0}, {5: 0.5, 10: 1.0, 100: 1.0}),
-        ({"warmup_steps": 0}, {0: 1.0, 50: 0.5}),
-    ],
-)
-def test_schedules(changes, expected):
-    schedule = make_schedule(OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **changes}), steps=100)
-    for step, lr in expected.items():
-        np.testing.assert_allclose(schedule(step), lr, rtol=1e-6, atol=1e-7, err_msg=f"step {step}")
-
-
-@pytest.mark.parametrize(
-    ("changes", "left"),
-    [
-        ({"schedule": "cosine"}, lambda s: 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
-        ({"schedule": "cosine", "final_lr": 0.1}, lambda s: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (s - 10) / 90))),
-        ({"schedule": "wsd_linear", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - (s - 70) / 30),
-        ({"schedule": "wsd_sqrt", "decay_steps": 30}, lambda s: 1.0 if s < 70 else 1 - np.sqrt((s - 70) / 30)),
-        ({"schedule": "wsd_sqrt", "decay_steps": 30, "final_lr": 0.5},
-         lambda s: 1.0 if s < 70 else 0.5 + 0.5 * (1 - np.sqrt((s - 70) / 30))),
-        ({"schedule": "wsd_sqrt"}, lambda s: 1.0),
-        ({"schedule": "wsd_linear", "decay_steps": 90}, lambda s: 1 - (s - 10) / 90),
-        ({"final_lr": 0.2}, lambda s: 0.2 + 0.8 * (1 - s / 100)),
-    ],
-)  # fmt: skip
-def test_every_step_of_a_schedule_equals_numpy(changes, left):
-    schedule = jax.jit(make_schedule(OptimConfig(lr=3.0, warmup_steps=10, **changes), steps=100))
-    for step in range(101):
-        expected = 3.0 * (step / 10 if step < 10 else left(step))
-        np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-6, err_msg=f"step {step}")
-
-
 def test_the_average_equals_numpy_at_every_step_and_changes_no_update():
     """Of the parameters after each update, the last with the most weight; the initial ones count nothing."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(jnp.float32, random_params(rng))
     fields = {"lr": 0.1, "warmup_steps": 0, "freeze": ("encoder/embeddings",)}
-    plain, averaged = (make_optimizer(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
+    plain, averaged = (optimizer_of(OptimConfig(**fields, ema=ema), steps=20) for ema in (0.0, 0.9))
     state, other = plain.init(params), averaged.init(params)
     updates, updates_too = jax.jit(plain.update), jax.jit(averaged.update)
     seen = []

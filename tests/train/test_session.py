@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 import toy
@@ -13,6 +14,7 @@ from bertjax import storage
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError, StorageError, WorkerError
 from bertjax.train import checkpoint, metrics, session
+from bertjax.train.state import TrainState
 from bertjax.train.task import Evaluation
 
 
@@ -152,7 +154,7 @@ def test_what_is_there_already(half, tmp_path):
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
     writes.save(
         0,
-        {"params": {"slope": np.float32(1.0)}, "step": np.int32(0)},
+        TrainState(step=np.int32(0), params={"slope": np.float32(1.0)}, opt_state=()),
         identity={"tokenizer": "t"},
         rows=0,
         config=toy.CONFIG,
@@ -240,3 +242,81 @@ def test_a_signal_in_a_step_is_answered_by_what_is_saved(tmp_path, capsys, step)
     assert toy.train(tmp_path, config, evaluations=(Evaluation("slope", 1, evaluate),)) is (step == 20)
     assert checkpoint.steps(tmp_path / "checkpoints") == [step]
     assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}: asked to stop (SIGTERM): step {step} is saved"
+
+
+SELECTING = override(toy.CONFIG, run={"steps": 20, "save_every": 0, "eval_every": 2}, optim={"lr": 0.06})
+PASSING = {
+    "evaluations": (
+        Evaluation("dev", 2, lambda params: {"near": -abs(float(params["slope"]) - 1.0)}),
+        Evaluation("test", 0, lambda params: {"slope": float(params["slope"])}),
+    ),
+    "selects": ("dev", "near"),
+}
+"""The slope is on its way from 0 to 3, and best where it passes 1."""
+
+
+def logged(directory, *names):
+    lines = metrics.read(directory / metrics.METRICS)
+    return [tuple(line[name] for name in names) for line in lines if names[-1] in line]
+
+
+def model_of(directory):
+    found = checkpoint.restore_params(directory / "checkpoints", {"slope": np.zeros((), np.float32)})
+    return float(found.state["slope"]), found
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_run_that_selects_goes_on_to_the_bit_and_leaves_its_best(tmp_path, ema):
+    """Stopped before its best evaluation, at it and after it; also where an average is what is evaluated."""
+    config = override(SELECTING, optim={"ema": ema})
+    assert toy.train(tmp_path / "whole", config, **PASSING)
+    for steps in (1, 4, 7, 20):
+        assert toy.train(tmp_path / "parts", override(config, run={"steps": steps}), **PASSING)
+        assert toy.train(tmp_path / f"part{steps}", override(config, run={"steps": steps}), **PASSING)
+        assert toy.train(tmp_path / f"part{steps}", config, **PASSING)
+    names = ("step", "loss"), ("step", "dev_near", "dev_best_near", "dev_best_step")
+    for place in ("part4", "part20"):
+        assert all(logged(tmp_path / place, *name) == logged(tmp_path / "whole", *name) for name in names)
+    target = session.Engine(config, toy.task(**PASSING), toy.sharding.make_mesh(config.mesh)).shapes
+    whole, *others = (
+        checkpoint.restore(tmp_path / place / "checkpoints", target).state for place in ("whole", "part4", "part20")
+    )
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, whole, other)
+    near = dict(logged(tmp_path / "whole", "step", "dev_near"))
+    best = max(near, key=near.get)
+    slope, found = model_of(tmp_path / "whole")
+    assert 2 < best < 20 and found.best == (best, pytest.approx(near[best], rel=1e-6)) and found.step == 20
+    assert -abs(slope - 1.0) == near[best] and logged(tmp_path / "whole", "test_slope") == [(slope,)]
+    assert float(whole.params["slope"]) > 2.0, "training went on"
+
+
+def test_a_run_that_ended_by_patience_is_done(tmp_path, capsys):
+    config = override(SELECTING, task={"patience": 2})
+    assert toy.train(tmp_path, config, **PASSING)
+    (end,) = checkpoint.steps(tmp_path / "checkpoints")
+    best = model_of(tmp_path)[1].best[0]
+    assert end == best + 4 < 20 and "(task.patience = 2); the run ends" in capsys.readouterr().err
+    before = (tmp_path / metrics.METRICS).read_bytes()
+    assert toy.train(tmp_path, config, batches=None, **PASSING)
+    assert f"is done, at step {end} of 20: no better evaluation than" in capsys.readouterr().err
+    assert (tmp_path / metrics.METRICS).read_bytes() == before
+    # More patience goes on, and is the run that had it from the start.
+    assert toy.train(tmp_path, override(config, task={"patience": 4}), **PASSING)
+    assert toy.train(tmp_path / "patient", override(config, task={"patience": 4}), **PASSING)
+    assert logged(tmp_path, "step", "dev_near") == logged(tmp_path / "patient", "step", "dev_near")
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == best + 8
+
+
+def test_a_run_that_goes_by_its_last_weights(tmp_path):
+    assert toy.train(tmp_path, override(SELECTING, task={"select": "last"}), **PASSING)
+    slope, found = model_of(tmp_path)
+    assert found.best[0] < 20 and logged(tmp_path, "test_slope") == [(slope,)]
+    assert logged(tmp_path, "step", "dev_near")[-1] == (20, -abs(slope - 1.0))
+
+
+def test_a_run_before_its_first_evaluation_has_the_weights_that_it_has(tmp_path):
+    """None was best yet, and zeros are no model."""
+    assert not toy.train(tmp_path, SELECTING, batches=failing(2), **PASSING)
+    slope, found = model_of(tmp_path)
+    assert found.step == 1 and found.best is None and slope == pytest.approx(0.19, abs=0.01)

@@ -3,12 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from small import fresh_state, one_device_mesh, random_batch, tiny, train_step_of
+from small import fresh_state, one_device_mesh, random_batch, task_of, tiny, train_step_of
 
 from bertjax.config.recipe import override
 from bertjax.model import network
 from bertjax.parallel import sharding
 from bertjax.tasks.terms import terms
+from bertjax.train.session import Engine
 from bertjax.train.step import make_eval_step
 
 # Adam divides a gradient by its own size: with the usual eps the rounding of one that is nearly 0 becomes its sign.
@@ -83,6 +84,65 @@ def test_dropout_does_not_depend_on_the_mesh_but_on_the_step():
     _, again = step(fresh_state(config, mesh), batch)
     _, later = step(fresh_state(config, mesh).replace(step=jax.numpy.int32(1)), batch)
     assert first["loss"] == again["loss"] != later["loss"]
+
+
+POINTS = [
+    {"optim": {"lr": lr, "warmup_steps": warmup}, "run": {"seed": seed, "steps": steps}}
+    for lr, warmup, seed, steps in [(1e-3, 2, 0, 6), (1e-2, 0, 1, 6), (1e-2, 3, 1, 9), (3e-4, 1, 2**32 - 1, 4)]
+]
+
+
+def test_runs_of_other_rates_seeds_and_lengths_share_one_program():
+    """Each is what it is with a step of its own: dropout by its seed, the rate by its own schedule."""
+    base = tiny(model={"num_layers": 2})
+    mesh, rows = one_device_mesh(base), [random_batch(base, seed=seed) for seed in range(3)]
+    task = task_of(base)
+    shared = Engine(base, task, mesh)
+    seen = []
+
+    def trained(engine, config):
+        state, step = engine.fresh(config.run.seed), engine.step_of(config, task)
+        values = []
+        for batch in rows:
+            state, found = step(state, sharding.put_batch(batch, mesh))
+            values.append(jax.device_get(found))
+        return jax.device_get((state, values))
+
+    for point in POINTS:
+        seen.append(trained(shared, override(base, **point)))
+    assert shared.step.compiles() == 1
+    for point, found in zip(POINTS[1:3], seen[1:3], strict=True):
+        config = override(base, **point)
+        assert_same(found, trained(Engine(config, task, mesh), config))
+    losses = [float(values[0]["loss"]) for _, values in seen]
+    assert len(set(losses)) == 3 and losses[1] == losses[2], "three seeds"
+    assert [float(values[2]["lr"]) for _, values in seen][1:3] == pytest.approx([1e-2 * 4 / 6, 1e-2 * 2 / 3])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_frozen_costs_no_gradient(accumulate):
+    """A frozen encoder: only the heads move, as they do beside one that learns; a third of the work is left."""
+    pairs = {"objective": {"mlm": 0.0, "pair": 1.0}, "data": {"examples": "sop"}}
+    optim = {"freeze": ("encoder",), "clip_norm": 0.0, "accumulate": accumulate}
+    config = tiny(model=NO_DROPOUT, optim=optim | WELL_CONDITIONED, **pairs)
+    mesh = one_device_mesh(config)
+    batch, work = sharding.put_batch(random_batch(config), mesh), {}
+    for freeze in (("encoder",), ()):
+        engine = Engine(learning := override(config, optim={"freeze": freeze}), task_of(learning), mesh)
+        begun = engine.fresh(0)
+        before = jax.device_get(begun.params)
+        work[freeze] = engine.step.compile(begun, batch).cost_analysis()["flops"]
+        state, values = engine.step(begun, batch)
+        after = jax.device_get(state.params)
+        same = jax.tree.map(np.array_equal, before, after)
+        assert all(jax.tree.leaves(same["encoder"])) is bool(freeze)
+        assert not any(jax.tree.leaves({name: same[name] for name in ("pooler", "pair_head")}))
+        heads = {name: after[name] for name in ("pooler", "pair_head")}
+        if freeze:
+            frozen, norm = heads, float(values["grad_norm"])
+    assert_same(frozen, heads)
+    assert 0.0 < norm < float(values["grad_norm"]), "of what moves alone"
+    assert work[("encoder",)] < 0.5 * work[()]
 
 
 def test_evaluation_sums_do_not_depend_on_the_batch():

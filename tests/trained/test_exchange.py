@@ -1,6 +1,8 @@
 """`import` and `export`: a model survives the way in and out, and nothing is left of what fails."""
 
 import os
+import shutil
+from dataclasses import replace
 
 import directories
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import bertjax
 from bertjax.cli import main as cli
 from bertjax.config.recipe import override
+from bertjax.config.task_fields import TaskConfig
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, NumericError, StorageError
 from bertjax.train import checkpoint, workdir
@@ -26,7 +29,11 @@ def vocabulary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", "bert_one_type", "bert_without_pair", "albert", "albert_2_groups", "distilbert"]
+    "kind",
+    [
+        *("bert", "bert_one_type", "bert_without_pair", "albert", "albert_2_groups", "distilbert"),
+        *("distilbert_classify", "bert_choice", "modernbert_tag"),
+    ],
 )
 def test_import_and_export_give_the_same_bytes(kind, vocabulary, tmp_path):
     source, run, out = tmp_path / "hf", tmp_path / "run", tmp_path / "out"
@@ -84,6 +91,56 @@ def test_a_head_that_is_not_there_is_said(vocabulary, tmp_path, capsys):
     made = import_directory(source, tmp_path / "run")
     assert made.model.heads == ("mlm_head",) and made.objective.pair == 0.0
     assert "has no head for masked words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        ("bert_classify", {"kind": "classify", "labels": directories.LABELS}),
+        ("albert_regress", {"kind": "regress"}),
+        ("distilbert_choice", {"kind": "choice", "endings": ("ending0", "ending1", "ending2", "ending3")}),
+        ("bert_tag", {"kind": "tag", "labels": directories.ASKED["tag"]["labels"]}),
+        ("modernbert_span", {"kind": "span", "max_question": 24}),
+    ],
+)
+def test_a_head_for_labels_is_of_a_run_of_its_kind(kind, task, vocabulary, tmp_path, capsys):
+    """And there is no MLM head to be missed."""
+    made = import_directory(directories.write(tmp_path / "hf", kind, tokenizer=vocabulary), tmp_path / "run")
+    assert made.task == replace(TaskConfig(), **task) and made.objective.pair == 0.0
+    assert made.data.packing == len(task.get("endings", "1"))
+    assert load(tmp_path / "run").heads == set(directories.model_of(kind).heads)
+    assert not capsys.readouterr().err
+
+
+def test_a_published_classifier_is_imported_and_predicts_what_it_did(tmp_path):
+    """BERT-Tiny, fine-tuned on SST-2: from its sentence to its logits."""
+    text, _, expected = directories.real_classifier(tmp_path / "hf")
+    shutil.copyfile(directories.shared("vocab", "bert_uncased.txt"), tmp_path / "hf" / "vocab.txt")
+    import_directory(tmp_path / "hf", tmp_path / "run")
+    model = bertjax.load(tmp_path / "run")
+    (found,) = model.classify([text])
+    probabilities = np.exp(expected) / np.exp(expected).sum()
+    assert found.label == "LABEL_1" and list(found.scores) == ["LABEL_0", "LABEL_1"]
+    np.testing.assert_allclose(list(found.scores.values()), probabilities, atol=1e-6, rtol=0)
+    special, (ids, _) = model.tokenizer.special, model.tokenizer.encode_batch([text])
+    logits = model(np.array([[special.cls, *ids, special.sep]]), outputs=("class_logits",)).class_logits
+    np.testing.assert_allclose(logits[0], expected, atol=1e-5, rtol=0)
+
+
+def test_the_card_of_a_task_shows_its_fields_and_last_numbers_but_no_file(vocabulary, tmp_path):
+    source = directories.write(tmp_path / "hf", "bert_classify", tokenizer=vocabulary)
+    made = import_directory(source, tmp_path / "run")
+    lines = (
+        '{"step": 1, "dev_accuracy": 0.5}',
+        '{"step": 2, "dev_accuracy": 0.75}',
+        '{"step": 2, "test_accuracy": 0.5}',
+    )
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    private = {"train": ("/home/me/train.tsv",), "dev": ("/home/me/dev.tsv",), "test": ("/home/me/test.tsv",)}
+    export_directory(override(made, task=private), tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "/home/me" not in card and "| `config.task.kind` | `classify` |" in card and "objective" not in card
+    assert "| `held out.dev_accuracy` | `0.75` |" in card and "| `held out.test_accuracy` | `0.5` |" in card
 
 
 def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):

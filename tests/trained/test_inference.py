@@ -12,6 +12,7 @@ import directories
 import jax
 import numpy as np
 import pytest
+from finetuned import config_of, params_of
 
 import bertjax
 from bertjax.config.schema import ComputeConfig
@@ -19,6 +20,7 @@ from bertjax.errors import CheckpointError, DataError
 from bertjax.model import network
 from bertjax.trained import inference
 from bertjax.trained.exchange import import_directory
+from bertjax.trained.inference import Loaded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS)]
@@ -71,6 +73,24 @@ def test_outputs_are_those_of_the_model(kind, tmp_path):
     assert {x.dtype for x in out if x is not None} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("kind", ["classify", "tag", "span"])
+def test_heads_for_labels_are_outputs(kind):
+    config = config_of(kind, model={"pooling": "mean"}).model
+    found = Loaded(config, ComputeConfig(), params_of(config), None, frozenset(config.heads))
+    tokens, types, mask = batch(config)
+    inputs = {"tokens": tokens, "segments": mask, "positions": np.tile(np.arange(13), (3, 1)), "token_types": types}
+    inputs |= {"pair_positions": np.zeros((3, 1), int)}
+    expected = jax.jit(network.apply, static_argnums=(0, 1))(config, ComputeConfig(), params_of(config), inputs)
+    out, real = found(tokens, types, mask), mask.astype(bool)
+    given = {name for name in out._fields if getattr(out, name) is not None}
+    if kind == "classify":
+        assert given == {"hidden", "pooled", "class_logits"}
+        np.testing.assert_allclose(out.class_logits, expected["class_logits"][:, 0], atol=1e-5)
+    else:
+        assert given == {"hidden", f"{kind}_logits"} and out[-1 if kind == "span" else -2].shape[:2] == (3, 13)
+        np.testing.assert_allclose(getattr(out, f"{kind}_logits")[real], expected[f"{kind}_logits"][real], atol=1e-5)
+
+
 def test_only_what_is_asked_for_is_computed(loaded):
     tokens, types, mask = batch(loaded.config)
     everything = loaded(tokens, types, mask)
@@ -113,7 +133,7 @@ def test_padding_and_neighbours_change_nothing(loaded):
 
 def test_batches_of_any_size(loaded):
     tokens, types, mask = (np.tile(x, (11, 1)) for x in batch(loaded.config))  # 33 rows: a full batch and one more
-    for x in loaded(tokens, types, mask):
+    for x in (x for x in loaded(tokens, types, mask) if x is not None):
         np.testing.assert_allclose(x, np.tile(x[:3], (11,) + (1,) * (x.ndim - 1)), atol=1e-5)
     none = loaded(np.zeros((0, 4), int))
     assert none.hidden.shape == (0, 4, loaded.config.hidden_size) and none.pair_logits.shape == (0, 2)

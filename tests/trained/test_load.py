@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import finetuned
 import pytest
 from directories import KINDS, assert_same, model_of, ours, write
 
 from bertjax.config.recipe import override
-from bertjax.config.schema import ComputeConfig
+from bertjax.config.schema import ComputeConfig, TaskConfig
 from bertjax.data import tokenizer, trial
 from bertjax.errors import CheckpointError, ConfigError, DataError
 from bertjax.model.network import abstract_params
@@ -27,7 +28,10 @@ def run(tmp_path):
     return import_directory(source, tmp_path / "run"), tmp_path / "run"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("roberta")])
+LABELLED = ("bert_classify", "albert_regress", "bert_choice", "distilbert_tag", "modernbert_span", "modernbert_mean")
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if not kind.startswith("roberta")), *LABELLED])
 def test_both_kinds_of_directory_give_the_same_model(kind, tmp_path):
     directory = write(tmp_path / "hf", kind, tokenizer=vocabulary(tmp_path / "vocab.txt"))
     import_directory(directory, tmp_path / "run")
@@ -105,3 +109,13 @@ def test_a_tokenizer_that_was_trained_with_is_not_tried_again(run, tmp_path, mon
     export_directory(workdir.load_config(directory), directory, tmp_path / "out")
     assert tried == []
     assert load(tmp_path / "hf").tokenizer and tried == [tmp_path / "hf" / "vocab.txt"]
+
+
+def test_a_fine_tuned_run_brings_its_task_and_its_rows(tmp_path):
+    """One of which nobody knows what it was trained on takes all positions."""
+    for train, length in (("train",), 24), ((), 0):
+        config = finetuned.config_of("span", task={"train": train, "stride": 7}, data={"seq_len": 24})
+        found = load(finetuned.write(tmp_path / str(length), config))
+        assert (found.task, found.seq_len, found.heads) == (config.task, length, frozenset({"span_head"}))
+    directory = write(tmp_path / "hf")
+    assert load(directory).task == TaskConfig() and load(directory).seq_len == 0

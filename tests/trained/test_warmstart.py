@@ -254,3 +254,176 @@ def test_all_that_does_not_fit_is_in_one_report(words):
     with pytest.raises(ConfigError) as error:
         warmstart.check(source, new)
     assert len(str(error.value).splitlines()) == 4
+
+
+# Fine-tuning --------------------------------------------------------------------------------------------------------
+
+MODERN = QUIET | KINDS["modernbert"] | {"heads": ("mlm_head",)}
+ASKED = {"dropout": 0.2, "attention_dropout": 0.3, "classifier_dropout": 0.4, "labels": ("yes", "no")}
+
+
+def task_of(kind, model=None, **fields):
+    """The config of a run that fine-tunes."""
+    config = tiny(objective={"pair": 0.0})
+    task = replace(config.task, kind=kind, **fields)
+    return replace(config, task=task, model=replace(config.model, **(ASKED | (model or {}))))
+
+
+def trained(words, changes, heads=None, seed=1):
+    model = replace(tiny().model, **changes)
+    config = replace(tiny(), model=model)
+    return Trained(model, config.compute, draw(config, seed), frozenset(heads or model.heads), words["old.txt"])
+
+
+def fine_tuned(source, config, words):
+    """(the model, its parameters, fresh ones, the line that tells)"""
+    config = replace(config, model=warmstart.finetuned(source, config), run=replace(config.run, init_from="old"))
+    warmstart.check(source, config)
+    fresh = draw(config, 2)
+    params, told = warmstart.adapt(source, config, words["old.txt"], fresh)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), network.abstract_params(config.model))
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], source.params["encoder"])
+    return config.model, params, fresh, told
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        ({}, "classify", {"pooler_activation": "tanh"}),
+        ({"share": "all", "embedding_size": 16}, "regress", {"labels": ("yes", "no")}),
+        ({"token_types": 0, "heads": ("mlm_head",)}, "choice", {"pooler_activation": "relu", "labels": ()}),
+        ({"token_types": 1, "heads": ("mlm_head",)}, "classify", {"pooler_activation": "tanh"}),
+        (KINDS["nomic"] | {"heads": ("mlm_head",)}, "tag", {"token_transform": False}),
+        (MODERN, "classify", {"pooler_activation": "gelu_erf", "pooler_norm": True, "token_transform": False}),
+        (MODERN | {"pooling": "mean"}, "classify", {"pooler_norm": True, "pooling": "mean"}),
+        (MODERN, "span", {"pooler_activation": "gelu_erf", "pooler_norm": True, "token_transform": True, "labels": ()}),
+        (KINDS["neobert"] | {"heads": ("mlm_head",)}, "classify", {"pooler_activation": "silu", "pooler_norm": True}),
+    ],
+)
+def test_the_model_of_a_task_is_the_source_with_its_head(words, changes, kind, expected):
+    source = trained(words, changes)
+    model = warmstart.finetuned(source, task_of(kind))
+    heads = {"tag": ("tagger",), "span": ("span_head",)}.get(kind, ("pooler", "classifier"))
+    expected = (
+        {"heads": heads, "labels": ASKED["labels"]} | {name: ASKED[name] for name in ASKED if "drop" in name} | expected
+    )
+    assert {name: getattr(model, name) for name in expected} == expected
+    of_heads = {*expected, "pooling", "pooler_activation", "pooler_norm", "token_transform"}
+    assert all(getattr(model, n) == getattr(source.config, n) for n in vars(model) if n not in of_heads)
+    again = warmstart.finetuned(None, task_of(kind, {n: x for n, x in changes.items() if n != "heads"}))
+    assert (again.heads, again.pooler_norm) == (model.heads, model.pooler_norm)
+
+
+def test_what_the_run_asks_for_goes_before_the_family(words):
+    """A mean is asked for; a number has the name of its column; a pooler that was trained stays what it is."""
+    assert warmstart.finetuned(trained(words, {}), task_of("classify", {"pooling": "mean"})).pooling == "mean"
+    assert warmstart.finetuned(trained(words, {}), task_of("regress", {"labels": ()}, label="score")).labels == (
+        "score",
+    )
+    odd = {"heads": ("mlm_head", "pooler"), "pooler_activation": "silu"}
+    assert warmstart.finetuned(trained(words, odd), task_of("classify")).pooler_activation == "silu"
+    untrained = warmstart.finetuned(trained(words, odd, heads=["mlm_head"]), task_of("classify"))
+    assert untrained.pooler_activation == "tanh"
+
+
+def test_a_classifier_begins_on_the_pooler_of_pretraining(words):
+    source = trained(words, QUIET)
+    model, params, fresh, told = fine_tuned(source, task_of("classify"), words)
+    same(params["pooler"], source.params["pooler"])
+    same(params["classifier"], fresh["classifier"])
+    assert told == "layers 0, 1, 2, 3 of 4, 400 of 400 pieces; new: classifier"
+    assert set(params) == {"encoder", "pooler", "classifier"}
+    plain = trained(words, QUIET | {"heads": ("mlm_head",)})  # of an MLM head it takes nothing: that is no pooler
+    _, params, fresh, told = fine_tuned(plain, task_of("choice"), words)
+    same(params["pooler"], fresh["pooler"])
+    assert told.endswith("; new: classifier, pooler")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("classify", "pooler"), ("tag", "tagger/transform"), ("span", "span_head/transform")]
+)
+def test_the_transform_of_an_mlm_head_becomes_that_of_a_modern_head(words, kind, place):
+    source = trained(words, MODERN)
+    _, params, fresh, told = fine_tuned(source, task_of(kind), words)
+    head, _, inner = place.partition("/")
+    transform = params[head][inner] if inner else params[head]
+    same(transform["kernel"], source.params["mlm_head"]["dense"]["kernel"])
+    same(transform["norm"], source.params["mlm_head"]["norm"])
+    last = "classifier" if kind == "classify" else head
+    same(params[last]["dense"], fresh[last]["dense"])
+    assert told.endswith(f"pieces; {place} from its mlm_head; new: {last}")
+
+
+def test_a_transform_of_another_form_is_not_taken(words):
+    """Of another activation, none, or another size; from a pooler where there is no MLM head."""
+    for changes in ({"pooler_activation": "relu"}, {"mlm_transform": False}, {"embedding_size": 16}):
+        source = trained(words, MODERN | {name: x for name, x in changes.items() if name != "pooler_activation"})
+        config = task_of("classify")
+        model = replace(warmstart.finetuned(source, config), **changes)
+        config = replace(config, model=model)
+        fresh = draw(config, 2)
+        params, told = warmstart.adapt(source, config, words["old.txt"], fresh)
+        same(params["pooler"], fresh["pooler"])
+        assert told.endswith("; new: classifier, pooler")
+    classifies = warmstart.finetuned(trained(words, MODERN), task_of("classify"))
+    source = trained(words, vars(classifies) | QUIET)
+    _, params, _, told = fine_tuned(source, task_of("tag"), words)
+    same(params["tagger"]["transform"], source.params["pooler"])
+    assert "; tagger/transform from its pooler; new: tagger" in told
+
+
+def test_a_head_of_the_same_labels_goes_on_and_of_others_begins_anew(words):
+    """As RTE from MNLI: the pooler goes on, the classifier where it tells the same apart, in whatever order."""
+    mnli = warmstart.finetuned(trained(words, QUIET), task_of("classify", {"labels": ("no", "perhaps", "yes")}))
+    source = trained(words, vars(mnli) | QUIET)
+    for labels, kept in (
+        (("no", "perhaps", "yes"), [0, 1, 2]),
+        (("yes", "no", "perhaps"), [2, 0, 1]),
+        (("no", "yes"), None),
+    ):
+        _, params, fresh, told = fine_tuned(source, task_of("classify", {"labels": labels}), words)
+        same(params["pooler"], source.params["pooler"])
+        for leaf, x in source.params["classifier"]["dense"].items():
+            expected = fresh["classifier"]["dense"][leaf] if kept is None else x[..., kept]
+            np.testing.assert_array_equal(params["classifier"]["dense"][leaf], expected)
+        assert told.endswith("; new: classifier, as the labels are others") == (kept is None)
+    _, params, fresh, told = fine_tuned(source, task_of("tag"), words)
+    same(params["tagger"], fresh["tagger"])
+    assert told.endswith("; new: tagger")
+
+
+def test_answers_and_tags_go_on(words):
+    tagger = warmstart.finetuned(trained(words, MODERN), task_of("tag", {"labels": ("O", "B-X")}))
+    source = trained(words, vars(tagger) | QUIET)
+    _, params, fresh, told = fine_tuned(source, task_of("tag", {"labels": ("B-Y", "O")}), words)
+    same(params["tagger"]["transform"], source.params["tagger"]["transform"])
+    same(params["tagger"]["dense"], fresh["tagger"]["dense"])
+    assert told.endswith("; new: tagger, as the labels are others")
+    answers = warmstart.finetuned(trained(words, MODERN), task_of("span"))
+    source = trained(words, vars(answers) | QUIET)
+    _, params, _, told = fine_tuned(source, task_of("span"), words)
+    same(params, source.params)
+    assert "new" not in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooler_activation": "relu"}, "model.pooler_activation = 'relu': run.init_from = 'old' has 'tanh'"),
+        ({"pooler_norm": True}, "model.pooler_norm = True: run.init_from = 'old' has False"),
+    ],
+)
+def test_a_pooler_of_another_function_is_refused(words, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        started(tiny(model=QUIET), tiny(model=QUIET | changes), words)
+    started(tiny(model=QUIET), tiny(model=QUIET | changes), words, heads=["mlm_head"])  # begins anew
+
+
+def test_another_pooling_is_told(words):
+    _, _, told = started(tiny(model=QUIET), tiny(model=QUIET | {"pooling": "mean"}), words)
+    assert told.endswith("model.pooling mean instead of cls")

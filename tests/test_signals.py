@@ -1,14 +1,16 @@
-"""`bertjax.train.signals`: a run is asked once to stop, and what was there before is there again."""
+"""`bertjax.signals`: a run is asked once to stop, and what was there before is there again."""
 
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from bertjax import signals
 from bertjax.errors import PREEMPTED
-from bertjax.train import signals
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
@@ -82,3 +84,27 @@ def test_a_signal_that_is_ignored_stays_so(heeding, end_of_process):
     finally:
         signal.signal(signal.SIGHUP, before)
     assert end_of_process == []
+
+
+AT_THE_END = """
+import atexit, os, sys
+from bertjax import signals
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+last = Last()
+signals.end_at_once()
+if sys.argv[1] == "before":
+    atexit.register(lambda: globals().pop("last"))
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+@pytest.mark.parametrize(("when", "code"), [("before", PREEMPTED), ("while", 7)])
+def test_a_process_keeps_its_code_while_python_takes_itself_apart(number, when, code):
+    """And before, while other libraries clean up, it is still ended by the signal."""
+    command = [sys.executable, "-c", AT_THE_END.format(number=int(number)), when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ("asked to stop" in done.stderr) == (when == "before")

@@ -1,6 +1,7 @@
 """Signals that ask a run to stop."""
 
 import abc
+import atexit
 import contextlib
 import os
 import signal
@@ -30,6 +31,11 @@ class _Heeding(abc.ABC):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def ignore(self) -> None:
+        """From now on they do nothing."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
     @abc.abstractmethod
     def _handle(self, number: int, frame: Any) -> None: ...
 
@@ -46,6 +52,17 @@ class ending(_Heeding):
         with contextlib.suppress(OSError):
             os.write(2, f"bertjax: asked to stop ({name}): nothing had to be saved\n".encode())
         os._exit(PREEMPTED)
+
+
+def end_at_once() -> None:
+    """`ending` from here to the end of the process.
+
+    In its last tenths of a second Python takes itself apart and calls no handler any more: they are ignored then, so
+    that the process ends with the code that it has.
+    """
+    heeded = ending()
+    heeded.__enter__()
+    atexit.register(heeded.ignore)  # registered before those of libraries, so called after them
 
 
 class noted(_Heeding):
