@@ -28,6 +28,7 @@ from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
 from bertjax.train import checkpoint, metrics, workdir
 from bertjax.train.recorder import Recorder
+from bertjax.train.state import TrainState
 from bertjax.trained.load import load
 from bertjax.vocabulary.unigram import train_sentencepiece
 
@@ -335,7 +336,8 @@ def test_an_imported_model_is_not_a_run_to_go_on_with(inputs, trained, tmp_path)
     config, directory = trained
     state = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model)).state
     writes = checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
-    writes.save(0, {"params": state, "step": np.int32(0)}, identity={"tokenizer": "t"}, rows=0, config=config)
+    state = TrainState(step=np.int32(0), params=state, opt_state=())
+    writes.save(0, state, identity={"tokenizer": "t"}, rows=0, config=config)
     writes.close()
     with pytest.raises(ConfigError, match=f"holds an imported model.*run.init_from={tmp_path}"):
         pretrain(config, tmp_path)

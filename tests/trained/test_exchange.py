@@ -15,6 +15,7 @@ from bertjax.config.task_fields import TaskConfig
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, NumericError, StorageError
 from bertjax.train import checkpoint, workdir
+from bertjax.train.state import TrainState
 from bertjax.trained.exchange import export_directory, import_directory
 from bertjax.trained.load import load
 
@@ -201,7 +202,7 @@ def test_weights_that_are_no_numbers_go_nowhere(vocabulary, tmp_path, capsys, mo
         writes = checkpoint.Checkpoints(work / "checkpoints", keep=2)
         writes.save(
             1,
-            {"params": params, "step": np.int32(1)},
+            TrainState(step=np.int32(1), params=params, opt_state=()),
             identity={"data set": "", "tokenizer": digest},
             rows=0,
             config=made,
