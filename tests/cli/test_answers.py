@@ -162,7 +162,7 @@ def test_a_model_that_was_not_fine_tuned_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_early_lines_are_answered_before_the_last_is_there_and_a_reader_may_leave(runs):
-    command = [sys.executable, "-m", "bertjax.cli.main", "predict", f"--workdir={runs['classify']}", "--json"]
+    command = [sys.executable, "-m", "bertjax", "predict", f"--workdir={runs['classify']}", "--json"]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ, **streams) as process:
         process.stdin.write(b"a b\n" * 300)
