@@ -157,3 +157,37 @@ def assert_same(params, expected):
     for path, x in flat.items():
         assert x.dtype == np.float32 and x.flags.writeable, path
         np.testing.assert_array_equal(x.view(np.uint32), other[path].view(np.uint32), err_msg=path)
+
+
+def real_classifier(directory):
+    """A published BERT-Tiny that tells the sentiment of a sentence, as transformers keeps it; the sentence, what each
+    part of the model gives for it, and its logits.
+
+    It comes without the tables of the embeddings, but with what they give for the sentence. So the place of each token
+    is given a row that becomes that, by a scale and a bias of the norm that are good for all of them: for each row y,
+    (y - bias) / scale has mean 0 and variance 1, two equations for each of 21 tokens, which Newton's method solves.
+    """
+    source = shared("weights", "bert_tiny_sst2_encoder")
+    values = dict(np.load(source / "inputs_and_expected.npz"))
+    y_LH = values["embedding_output_4"].astype(np.float64)
+    (L, H), inverse_H, shift_H = y_LH.shape, np.full(y_LH.shape[1], 1 / y_LH.std()), np.zeros(y_LH.shape[1])
+    for _ in range(9):
+        x_LH = y_LH * inverse_H - shift_H
+        wrong = np.concatenate([x_LH.sum(1), (x_LH**2).sum(1) - H])
+        by_inverse, by_shift = np.concatenate([y_LH, 2 * x_LH * y_LH]), np.concatenate([0 * y_LH - 1, -2 * x_LH])
+        change = np.linalg.pinv(np.concatenate([by_inverse, by_shift], axis=1)) @ wrong
+        inverse_H, shift_H = inverse_H - change[:H], shift_H - change[H:]
+    assert np.abs(wrong).max() < 1e-9
+    tables = {
+        "word_embeddings.weight": np.zeros((30522, H)),
+        "position_embeddings.weight": np.concatenate([x_LH, np.zeros((512 - L, H))]),
+        "token_type_embeddings.weight": np.zeros((2, H)),
+        "LayerNorm.weight": 1 / inverse_H,
+        "LayerNorm.bias": shift_H / inverse_H,
+    }
+    directory.mkdir()
+    (directory / "config.json").write_text((source / "config.json").read_text())
+    made = {f"bert.embeddings.{name}": np.asarray(x, np.float32) for name, x in tables.items()}
+    restore(directory, made | stored(source))
+    (case,) = json.loads((source / "golden.json").read_text())["cases"]
+    return case["text"], values, np.array(case["logits_exact_layernorm_float64"])

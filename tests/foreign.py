@@ -26,6 +26,7 @@ def directories(root, spiece):
     vocabulary.write_text("\n".join(PIECES) + "\n")
     bpe = train_bpe(root / "tokenizer.json")
     of = {"bert": vocabulary, "albert": Path(spiece), "roberta": bpe, "nomic": Path(spiece), "modernbert": vocabulary}
+    of |= dict.fromkeys(("bert_classify", "distilbert_span", "modernbert_tag"), vocabulary)
     found = {kind: write(root / kind, kind, tokenizer=file) for kind, file in of.items()}
     (found["nomic"] / "spiece.model").unlink()  # as transformers writes it: a tokenizer.json alone, here with Unigram
     return found

@@ -23,7 +23,7 @@ RUN = [
     "--config.data.prepare_workers=1",
     "--config.data.batch_size=4",
     "--config.data.seq_len=32",
-    "--config.data.max_predictions=5",
+    "--config.data.max_predictions=10",
     "--config.model.num_layers=2",
     "--config.model.hidden_size=32",
     "--config.model.embedding_size=32",
@@ -37,6 +37,12 @@ RUN = [
 """What makes a run small: for the command that names its recipe; the others must remember it."""
 
 SMALL = {
+    "finetune": [
+        "--config.task.epochs=1",
+        "--config.data.batch_size=4",
+        "--config.data.seq_len=32",
+        "--config.data.buckets=32",
+    ],
     "info": [
         "--config.model.num_layers=1",
         "--config.model.vocab_size=300",
@@ -91,7 +97,7 @@ def commands():
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
-    begins = "--config=" in command and "--workdir=" in command
+    begins = "--config=" in command and "--workdir=" in command and words[0] not in SMALL
     small = RUN if begins else SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
     # What the page says itself, as of a vocabulary that follows from the text, or of a long batch, counts.
     return [*words, *(flag for flag in small if flag.split("=")[0] not in command)]
@@ -129,6 +135,8 @@ def test_commands_run(page, tmp_path, corpus_file):
     ):
         (tmp_path / f"my_{name}").parent.mkdir()
         (tmp_path / f"my_{name}").write_text(("\n\n" if "japanese" in name else "\n").join(texts))
+    reviews = [f"what a {word} day, number {i}\t{word}" for i in range(10) for word in ("good", "bad")]
+    (tmp_path / "my_reviews.tsv").write_text("\n".join(["text\tlabel", *reviews]) + "\n")
     (tmp_path / "my_ids").mkdir()
     (tmp_path / "my_ids" / "x.txt").write_text("3 1 39\n7 7 2 0\n" * 9 + "8 9 10\n")
     characters = [chr(i) for i in range(33, 127)]

@@ -22,7 +22,7 @@ from bertjax.huggingface.directory import read
 from bertjax.huggingface.safetensors import WEIGHTS
 from bertjax.trained.load import load
 
-KINDS = ("bert", "albert", "roberta", "nomic", "modernbert")
+KINDS = ("bert", "albert", "roberta", "nomic", "modernbert", "bert_classify", "distilbert_span", "modernbert_tag")
 SLOWEST = 30.0  # seconds
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bertjax.bench import memory, probe
-from bertjax.config.schema import Config
+from bertjax.config.schema import Config, ModelConfig
 from bertjax.console import say
 from bertjax.model.cost import PEAK_TFLOPS, flops_per_token, peak_tflops, predicted_share
 from bertjax.model.heads import HEADS
@@ -32,7 +32,9 @@ def info(config: Config) -> dict[str, Any]:
     holds its share. A teacher is not counted.
     """
     params = abstract_params(config.model)
-    counts = {part: _count(params.get(part, {})) for part in ("encoder", *HEADS)}
+    # Those for pretraining also where there are none.
+    parts = [part for part in ("encoder", *HEADS) if part in params or part in ModelConfig.heads]
+    counts = {part: _count(params.get(part, {})) for part in parts}
     total = sum(counts.values())
     size = np.dtype(np.float32).itemsize
     optimizer = make_optimizer(config)

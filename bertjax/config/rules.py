@@ -58,7 +58,7 @@ def _relation_errors(config: Any) -> list[str]:
     m, d, o, r = config.model, config.data, config.optim, config.run
     rules = [
         (
-            m.token_types != 1 or not d.pairs,
+            m.token_types != 1 or not d.pairs or config.task.kind != "",
             "model.token_types = 1: two segments need two; set it to 2, or to 0 for no token types",
         ),
         (

@@ -152,11 +152,8 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 def _starts_word(piece: str) -> bool:
     """ALBERT's `_is_start_piece_sp` (create_pretraining_data.py): any digit or foreign character starts a word."""
-    return (
-        piece.startswith(("▁", "<"))
-        or piece in _PUNCTUATION
-        or not all(character.lower() in _WORD_INSIDE for character in piece)
-    )
+    inside = all(character.lower() in _WORD_INSIDE for character in piece)
+    return piece.startswith(("▁", "<")) or piece in _PUNCTUATION or not inside
 
 
 def normalise(text: str, lower_case: bool) -> str:
@@ -179,9 +176,8 @@ def _origins(text: str, lower_case: bool) -> list[int]:
     found: list[int] = []
     for number, word in enumerate(re.finditer(r"\S+", text)):
         found += [word.start() - 1] * (number > 0)  # the space
-        each = enumerate(word[0], word.start())
-        plain = word[0].isascii()
-        found += range(*word.span()) if plain else [at for at, c in each for _ in _decomposed(c, lower_case)]
+        places = range(*word.span())
+        found += places if word[0].isascii() else [at for at in places for _ in _decomposed(text[at], lower_case)]
     return found
 
 

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax import storage
-from bertjax.config.recipe import to_dict
+from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError
@@ -43,9 +43,11 @@ def finetune(config: Config, directory: Path, origin: Origin | None = None) -> d
     if not any(config.task.train):
         raise ConfigError("task.train = (): name the files with labels to learn from")
     metrics.check_tensorboard(config.run)
+    origin = origin or Origin()
+    config = _as_before(config, directory, origin)
     begun = checkpoint.saved(directory / "checkpoints") is not None
     run = _Run(inputs.opened(config, directory, begun=begun), directory)
-    origin = _fitted(origin or Origin(), config, run.config)
+    origin = _fitted(origin, config, run.config)
     workdir.remember(directory, run.config, origin)
     resolved = partial(inputs.scheduled, train=run.inputs.examples[TRAIN])
     swept = any(vars(config.sweep).values())
@@ -176,6 +178,18 @@ class _Run:
         }
         storage.write(self.directory / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
+
+
+def _as_before(config: Config, directory: Path, origin: Origin) -> Config:
+    """The config with what followed from the inputs of the run in `directory`, if there is one, unless given now."""
+    known = workdir.remembered(directory)
+    if known is None:
+        return config
+    values, before = to_dict(config), to_dict(known[0])
+    for name in set(known[1].fitted) - set(origin.given):
+        section, _, field = name.partition(".")
+        values[section][field] = before[section][field]
+    return from_dict(values)
 
 
 def _fitted(origin: Origin, before: Config, after: Config) -> Origin:

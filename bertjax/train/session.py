@@ -129,7 +129,7 @@ def train(
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
             put = partial(sharding.put_batch, mesh=mesh)
             done = loop.run(config, task, state, train_step, batches, put, recorder, save, stop)
-        curves.plot(directory)
+        curves.plot(directory, chosen="_".join(task.selects or ()))
         return done
 
 

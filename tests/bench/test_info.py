@@ -1,6 +1,7 @@
 """The recipes at their real sizes, from shapes alone: published parameter counts, to the last digit."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import light
@@ -103,6 +104,13 @@ def test_parameter_counts_of_the_same_encoder_with_other_numbers(name):
     parameters = info(override(load(name.split(",")[0])[1], model=changes))["parameters"]
     counted = (parameters["encoder"], parameters["total"])
     assert all(one in (None, count) for count, one in zip(counted, published, strict=True)), counted
+
+
+def test_a_head_for_labels_is_counted_where_there_is_one():
+    config = load("bert:base")[1]
+    assert set(info(config)["parameters"]) == {"encoder", "mlm_head", "pooler", "pair_head", "total"}
+    model = replace(config.model, heads=("pooler", "classifier"), labels=("a", "b", "c"))
+    assert info(replace(config, model=model))["parameters"]["classifier"] == 768 * 3 + 3
 
 
 @pytest.mark.parametrize(("share", "embedding_size"), SHARING)

@@ -201,6 +201,12 @@ def test_data_commands(tmp_path, corpus_file, capsys):
     assert shard.name in line
 
 
+def test_a_run_of_pretraining_knows_no_labels(trained, capsys):
+    _, directory = trained
+    assert run("evaluate", f"--workdir={directory}", "--data=x.tsv") == 2
+    assert f"--data=x.tsv: {directory} knows no task with labels" in capsys.readouterr().err
+
+
 def test_prepare_makes_the_tokenizer_that_is_missing(tmp_path, corpus_file, capsys):
     """The same as `bertjax tokenizer` makes; one that is there, or is named, is left as it is."""
     own = ["--config=quickstart", f"--config.data.source={corpus_file}", "--config.data.prepare_workers=1"]

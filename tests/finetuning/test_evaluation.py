@@ -7,18 +7,17 @@ import jax
 import numpy as np
 import pytest
 from finetuned import LABELS, config_of, params_of, write, write_pieces
-from small import one_device_mesh, tiny
+from small import one_device_mesh
 
 from bertjax import batch
 from bertjax.config.schema import ComputeConfig
-from bertjax.errors import ConfigError, DataError
+from bertjax.errors import DataError
 from bertjax.finetuning import evaluation as module
 from bertjax.finetuning import scores
-from bertjax.finetuning.evaluation import evaluator, held_out, labelled_forward, logits_step
+from bertjax.finetuning.evaluation import evaluate_parts, evaluator, held_out, labelled_forward, logits_step
 from bertjax.labelled.encode import encode
 from bertjax.labelled.records import Answer, Record
 from bertjax.parallel import sharding
-from bertjax.tasks.evaluate import evaluate
 from bertjax.trained.inference import Loaded
 
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
@@ -186,8 +185,8 @@ def run(tmp_path_factory):
 
 def test_a_run_is_measured_on_its_dev_and_its_test(run):
     config, directory = run
-    result = evaluate(config, directory)
-    assert result == evaluate(config, directory)
+    result = evaluate_parts(config, directory)
+    assert result == evaluate_parts(config, directory)
     assert (result["task"], result["metric"], result["steps"]) == ("moods", "accuracy", 1)
     assert result["workdir"] == str(directory) and "data" not in result
     for name, count in (("dev", 9), ("test", 5)):
@@ -209,19 +208,14 @@ def test_a_run_is_measured_on_its_dev_and_its_test(run):
 def test_a_run_without_a_dev_is_measured_on_the_share_of_train(run):
     config, directory = run
     task = replace(config.task, dev=(), test=(), dev_share=0.25)
-    result = evaluate(replace(config, task=task), directory)
+    result = evaluate_parts(replace(config, task=task), directory)
     assert result["dev"]["examples"] == 10 and "test" not in result
 
 
 def test_other_examples_can_be_named(run):
     config, directory = run
-    result = evaluate(config, directory, (str(directory / "train.tsv"), str(directory / "dev.tsv")))
+    result = evaluate_parts(config, directory, (str(directory / "train.tsv"), str(directory / "dev.tsv")))
     assert result["data"]["examples"] == 49 and not {"dev", "test"} & set(result)
     (directory / "odd.tsv").write_text("text\tlabel\na\tgood\nb\tgod\n")
     with pytest.raises(DataError, match="odd.tsv.*line 3: the label 'god' is none of those of the model"):
-        evaluate(config, directory, (str(directory / "odd.tsv"),))
-
-
-def test_a_run_of_pretraining_knows_no_labels(tmp_path):
-    with pytest.raises(ConfigError, match="--data=x.tsv: the model in .* knows no task with labels"):
-        evaluate(tiny(), tmp_path, ("x.tsv",))
+        evaluate_parts(config, directory, (str(directory / "odd.tsv"),))

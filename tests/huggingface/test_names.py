@@ -29,3 +29,39 @@ def test_a_name_is_plain_without_prefix_and_tie(family):
 
 def test_positions_of_roberta_stand_behind_its_padding():
     assert names.first_position("roberta", 1) == 2 and names.first_position("bert", 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "told", "stored", "ending"),
+    [
+        ("bert", ["BertForTokenClassification"], ("classifier.weight", "pooler.dense.weight"), names.TAGS),
+        ("bert", ["BertForMultipleChoice"], ("classifier.weight", "pooler.dense.weight"), names.CHOOSES),
+        ("bert", None, ("classifier.weight", "pooler.dense.weight"), names.CLASSIFIES),
+        ("bert", None, ("classifier.weight",), names.TAGS),
+        ("bert", ["BertForSequenceClassification"], ("qa_outputs.bias",), names.ANSWERS),
+        ("bert", ["BertForSequenceClassification"], ("pooler.dense.weight",), ""),
+        ("roberta", None, ("classifier.out_proj.weight",), names.CLASSIFIES),
+        ("roberta", None, ("classifier.weight",), names.TAGS),
+        ("distilbert", None, ("pre_classifier.weight",), names.CLASSIFIES),
+        ("modernbert", None, ("head.dense.weight", "decoder.bias"), ""),
+        ("modernbert", ["ModernBertForQuestionAnswering"], ("head.dense.weight", "classifier.bias"), names.ANSWERS),
+        ("modernbert", ["ModernBertForMaskedLM"], ("classifier.bias",), names.CLASSIFIES),
+        ("nomic_bert", ["NomicBertForQuestionAnswering"], ("qa_outputs.bias",), ""),
+    ],
+)
+def test_the_class_is_told_by_its_name_and_its_tensors(family, told, stored, ending):
+    assert names.found_ending(family, told, stored) == ending
+
+
+@pytest.mark.parametrize("family", names.FAMILIES)
+def test_the_tensors_of_a_class_are_those_of_its_heads(family):
+    """No two of its parts have a name in common, and only those of the encoder, and its pooler, a prefix."""
+    for ending, own in names.FAMILIES[family].labelled.items():
+        table = names.tensor_names(family, ending)
+        heads = {name: path for path, name in table.items() if not path.startswith("encoder")}
+        assert len(heads) == sum(not path.startswith("encoder") for path in table) and own.items() <= table.items()
+        parts = {path.partition("/")[0] for path in own}
+        assert parts <= set(names.heads_of(family, ending))
+        assert not any(names.prefix(family, ending, part) for part in parts)
+        assert names.prefix(family, ending, "encoder") == names.FAMILIES[family].prefix
+    assert names.prefix("roberta", names.CHOOSES, "pooler") == "roberta."

@@ -64,7 +64,7 @@ def test_heads_read_the_positions_that_the_batch_names():
 @functools.cache
 def labelled(kind, **changes):
     """A model with every head for labels, and random parameters."""
-    model = replace(tiny().model, **LABELLED, **POOLED[kind], **changes)
+    model = replace(tiny().model, **LABELLED | POOLED[kind] | changes)
     rng = np.random.default_rng(0)
     draw = lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32)  # noqa: E731
     return model, jax.tree.map(draw, abstract_params(model))
@@ -151,6 +151,15 @@ def test_dropout_of_a_head_is_its_own():
         assert np.abs(many[name][0] - plain[name]).max() > 0.05
         np.testing.assert_array_equal(many[name][:2], again[name])
         np.testing.assert_allclose(many[name].mean(0), plain[name], atol=0.35)
+
+
+def test_two_heads_of_the_same_weights_drop_different_values():
+    model, params = labelled("tanh", dropout=0.0, attention_dropout=0.0, classifier_dropout=0.5, labels=("a", "b"))
+    params = params | {"span_head": params["tagger"]}
+    rows, _, _ = packed()
+    plain, dropped = network(model)(params, rows), network(model)(params, rows, jax.random.key(1))
+    np.testing.assert_array_equal(plain["tag_logits"], plain["span_logits"])
+    assert np.abs(dropped["tag_logits"] - dropped["span_logits"]).max() > 0.1
 
 
 def test_the_encoder_drops_the_same_whatever_stands_on_it():

@@ -1,6 +1,7 @@
 """`import` and `export`: a model survives the way in and out, and nothing is left of what fails."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import directories
@@ -109,6 +110,21 @@ def test_a_head_for_labels_is_of_a_run_of_its_kind(kind, task, vocabulary, tmp_p
     assert made.data.packing == len(task.get("endings", "1"))
     assert load(tmp_path / "run").heads == set(directories.model_of(kind).heads)
     assert not capsys.readouterr().err
+
+
+def test_a_published_classifier_is_imported_and_predicts_what_it_did(tmp_path):
+    """BERT-Tiny, fine-tuned on SST-2: from its sentence to its logits."""
+    text, _, expected = directories.real_classifier(tmp_path / "hf")
+    shutil.copyfile(directories.shared("vocab", "bert_uncased.txt"), tmp_path / "hf" / "vocab.txt")
+    import_directory(tmp_path / "hf", tmp_path / "run")
+    model = bertjax.load(tmp_path / "run")
+    (found,) = model.classify([text])
+    probabilities = np.exp(expected) / np.exp(expected).sum()
+    assert found.label == "LABEL_1" and list(found.scores) == ["LABEL_0", "LABEL_1"]
+    np.testing.assert_allclose(list(found.scores.values()), probabilities, atol=1e-6, rtol=0)
+    special, (ids, _) = model.tokenizer.special, model.tokenizer.encode_batch([text])
+    logits = model(np.array([[special.cls, *ids, special.sep]]), outputs=("class_logits",)).class_logits
+    np.testing.assert_allclose(logits[0], expected, atol=1e-5, rtol=0)
 
 
 def test_the_card_of_a_task_shows_its_fields_and_last_numbers_but_no_file(vocabulary, tmp_path):
