@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 def info(config: Config, probe: bool, json: bool) -> int:
     from bertjax.bench.info import here, info, table
 
+    if config.task.kind and (probe or "mlm_head" in config.model.heads):  # which a run with labels takes away
+        fix = "`bertjax finetune` says it as it begins"
+        raise ConfigError(f"task.kind = {config.task.kind}: what fine-tuning costs follows from its files; {fix}")
     values = info(config) | (here(config) if probe else {})
     show(dumps(values) if json else table(values))
     return 0
@@ -105,6 +108,8 @@ def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
     from bertjax.tasks.pretrain import pretrain
     from bertjax.train.workdir import remember
 
+    if config.task.kind:
+        raise ConfigError(f"task.kind = {config.task.kind}: is fine-tuning; run `bertjax finetune`")
     remember(workdir, config, origin)
     return 0 if pretrain(config, workdir, origin) else PREEMPTED
 

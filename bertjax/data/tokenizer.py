@@ -104,10 +104,7 @@ def parse(path: str | Path, content: bytes, *, lower_case: bool | None) -> Token
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raise DataError if ids of the tokenizer could fall outside a word table of `vocab_size` rows.
-
-    On a device such an id raises nothing: it reads another row.
-    """
+    """Raise DataError if ids could fall outside a word table of `vocab_size` rows: a device would read another row."""
     if (pieces := tokenizer.vocab_size) > vocab_size:
         problem = f"smaller than the {pieces} pieces of the tokenizer; set it to {pieces} or more"
         raise DataError(f"model.vocab_size = {vocab_size}: {problem}")

@@ -207,6 +207,20 @@ def test_a_run_of_pretraining_knows_no_labels(trained, capsys):
     assert f"--data=x.tsv: {directory} knows no task with labels" in capsys.readouterr().err
 
 
+def test_fine_tuning_is_not_taken_for_pretraining(tmp_path, capsys):
+    recipe = "--config=finetune/classify"
+    for command, named in (
+        (["info", recipe], "what fine-tuning costs follows from its files"),
+        (["info", recipe, "--probe"], "what fine-tuning costs follows from its files"),
+        (["pretrain", recipe, f"--workdir={tmp_path / 'run'}"], "is fine-tuning; run `bertjax finetune`"),
+        (["finetune", RECIPE, f"--workdir={tmp_path / 'run'}"], "task.kind = '': is pretraining"),
+    ):
+        assert run(*command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert named in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_prepare_makes_the_tokenizer_that_is_missing(tmp_path, corpus_file, capsys):
     """The same as `bertjax tokenizer` makes; one that is there, or is named, is left as it is."""
     own = ["--config=quickstart", f"--config.data.source={corpus_file}", "--config.data.prepare_workers=1"]
