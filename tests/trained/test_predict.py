@@ -10,6 +10,8 @@ from finetuned import LABELS, LETTERS, PIECES, config_of, params_of, write_piece
 
 from bertjax.config.schema import ComputeConfig, TaskConfig
 from bertjax.errors import DataError, NumericError
+from bertjax.labelled.encode import encode
+from bertjax.labelled.records import Record
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 from bertjax.trained.predict import Chosen, Entity, Scored, Tagged, kind_of
@@ -157,6 +159,13 @@ def test_every_word_has_a_tag_in_its_place(words):
     assert [one.tags for one in found[9:18]] == [one.tags for one in found[:9]]
     assert len({tag for one in found for tag in one.tags}) > 2
     assert model.tag([]) == []
+
+
+def test_logits_are_those_of_the_tokens_of_an_example_however_long_the_others_are(words):
+    model = model_of(words, "tag")
+    records = [Record("", tuple("abc"[:n])) for n in (3, 1, 2)]
+    examples = encode(records, TaskConfig(kind="tag"), TAGS, words, seq_len=32, token_types=True)
+    assert [len(found) for found in model.logits("tag_logits", examples)] == [5, 3, 4]
 
 
 def test_entities_are_runs_of_tags_with_their_characters(words, monkeypatch):
