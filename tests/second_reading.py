@@ -16,6 +16,8 @@ from foreign import HARD
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from bertjax.huggingface.config_json import ACTIVATIONS, FIELDS, REQUIRED
+from bertjax.huggingface.names import ending_of
+from bertjax.huggingface.structure import DROPOUTS
 
 SAME, ANOTHER, WRONG = "harmless", "another value", "silent wrong"
 
@@ -91,7 +93,19 @@ def _fits_config(found, whole, before, after, change):
                 return False, True
         if family == "roberta" and key == "pad_token_id":  # how many rows of the table of positions are of padding
             allowed |= {"max_positions", "params"}
-    return change <= allowed, False
+    of_head = {"labels", "classifier_dropout"} if ending_of(found.config) else set()
+    return change <= allowed | of_head and (not of_head or _fits_head(family, after, found.config)), False
+
+
+def _fits_head(family, values, config):
+    """The head for labels is as config.json says, or as transformers has it where that says nothing."""
+    told = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(config.labels))}
+    field, default = DROPOUTS[family][ending_of(config)]
+    dropout = values.get(field)
+    if dropout is None:
+        dropout = config.dropout if default is None else default
+    labels = tuple(told[str(i)] for i in range(len(told))) if config.labels else ()
+    return (config.labels, config.classifier_dropout) == (labels, dropout)
 
 
 def _fits_weights(found, whole, before, after, change):

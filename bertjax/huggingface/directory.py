@@ -53,7 +53,13 @@ def read(directory: Path) -> Contents:
         raise CheckpointError(f"{path}: model_type = {family!r:.60}: must be one of {known}")
     config, first_position = config_json.from_json(path, family, values)
     stored = stored_in(directory, family)
-    if ending := names.found_ending(family, values.get("architectures"), stored):
+    told = values.get("architectures")
+    try:
+        ending = names.found_ending(family, told, stored)
+    except ValueError as possible:
+        fix = f"its last layer may be of {possible}; name the one in a list"
+        raise CheckpointError(f"{path}: architectures = {told!r:.60}: {fix}") from None
+    if ending:
         rows = label_rows(family, ending, stored)
         config = labels.with_head(path, family, values, config, ending=ending, rows=rows)
     config, params, fresh = read_weights(directory, stored, family, config, first_position)

@@ -217,7 +217,7 @@ def found_ending(family: str, told: Any, stored: Collection[str]) -> str:
     """Of the class whose head for labels is among the plain names `stored`; "" if none is.
 
     Several classes may have the same names: `told`, the "architectures" of config.json, then says which it is, and
-    without it, whether there is a pooler.
+    without it, whether there is a pooler. Raises ValueError with the possible classes in a family that has none.
     """
     f = FAMILIES[family]
     # The MLM head may have names that are also in such a head.
@@ -233,6 +233,9 @@ def found_ending(family: str, told: Any, stored: Collection[str]) -> str:
                 return ending
     if TAGS in possible and "pooler" in f.others and f"{f.others['pooler']}.weight" not in stored:
         return TAGS
+    alike = [ending for ending in possible if set(f.labelled[ending].values()) == set(f.labelled[TAGS].values())]
+    if len(alike) > 1 and "pooler" not in f.others:
+        raise ValueError(", ".join(CLASSES[family] + ending for ending in alike))
     return next((ending for ending in (CLASSIFIES, TAGS, ANSWERS, CHOOSES) if ending in possible), "")
 
 

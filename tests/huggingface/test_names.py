@@ -45,12 +45,18 @@ def test_positions_of_roberta_stand_behind_its_padding():
         ("distilbert", None, ("pre_classifier.weight",), names.CLASSIFIES),
         ("modernbert", None, ("head.dense.weight", "decoder.bias"), ""),
         ("modernbert", ["ModernBertForQuestionAnswering"], ("head.dense.weight", "classifier.bias"), names.ANSWERS),
-        ("modernbert", ["ModernBertForMaskedLM"], ("classifier.bias",), names.CLASSIFIES),
+        ("distilbert", None, ("classifier.weight",), names.CLASSIFIES),
         ("nomic_bert", ["NomicBertForQuestionAnswering"], ("qa_outputs.bias",), ""),
     ],
 )
 def test_the_class_is_told_by_its_name_and_its_tensors(family, told, stored, ending):
     assert names.found_ending(family, told, stored) == ending
+
+
+@pytest.mark.parametrize("told", [None, "x", [], [3], ["ModernBertForMaskedLM"]])
+def test_a_class_that_neither_its_name_nor_its_tensors_tell_is_refused(told):
+    with pytest.raises(ValueError, match="ModernBertForSequenceClassification, .*ModernBertForTokenClassification"):
+        names.found_ending("modernbert", told, ("head.dense.weight", "classifier.bias"))
 
 
 @pytest.mark.parametrize("family", names.FAMILIES)
