@@ -81,7 +81,7 @@ def doubts(text: str, data: DataConfig, *, lower_case: bool) -> Iterator[str]:
 def doubts_of_prepared(prepared: Prepared, data: DataConfig, tokenizer: Tokenizer, *, seed: int) -> Iterator[str]:
     """The same of a data set: too little is held out, one document is much of it all, documents make no pairs."""
     lengths = np.concatenate([_document_lengths(split) for split in (prepared.train, prepared.validation)])
-    largest = int(lengths.argmax())
+    largest = int(np.argmax(lengths))
     if lengths[largest] > _LARGE * lengths.sum():
         split, number = prepared.train, largest
         if largest >= len(split.document_offsets) - 1:

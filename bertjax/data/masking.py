@@ -73,7 +73,7 @@ def scheme(data: DataConfig, tokenizer: Tokenizer, token_counts_V: np.ndarray) -
         special_V=special_V,
         begins_V=tokenizer.starts_word | special_V,
         ordinary_O=np.flatnonzero(~special_V).astype(np.int32),
-        ngram_cdf=(ngram_p.cumsum() / ngram_p.sum())[:-1],
+        ngram_cdf=(np.cumsum(ngram_p) / ngram_p.sum())[:-1],
         rarity_V=np.maximum(token_counts_V, 1.0) ** smoothing if smoothing > 0.0 else None,
     )
 
