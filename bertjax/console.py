@@ -12,9 +12,21 @@ from typing import Any
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, if that can be done."""
+    """Print a line on standard error, if that can be done and this process has not been muted."""
+    if not stderr.muted:
+        stderr.write(f"{text}\n")
+        stderr.flush()
+
+
+def say_last(text: str) -> None:
+    """The same of a line that ends the process: muted ones say it too."""
     stderr.write(f"{text}\n")
     stderr.flush()
+
+
+def mute() -> None:
+    """From now on only what ends this process is said: of several processes of a run, one tells how it goes."""
+    stderr.muted = True
 
 
 def attach() -> None:
@@ -28,6 +40,8 @@ def attach() -> None:
 
 class _StandardError:
     """`sys.stderr`, whatever it is at the time, without its errors: a file for `say` and for tqdm."""
+
+    muted = False
 
     def write(self, text: str) -> None:
         with _dropping():

@@ -39,6 +39,12 @@ class WorkerError(UserError):
     exit_code = 6
 
 
+class PeerError(UserError):
+    """Another process of the same run that has died, or failed, or does not answer."""
+
+    exit_code = 6
+
+
 class StorageError(UserError):
     """A directory that cannot be written, or that another job holds."""
 

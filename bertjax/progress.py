@@ -18,7 +18,7 @@ class Progress:
             initial=start,
             unit=unit,
             desc=label,
-            disable=not console.stderr.isatty(),
+            disable=console.stderr.muted or not console.stderr.isatty(),
             file=console.stderr,
             dynamic_ncols=True,  # as wide as the terminal, which tqdm does not ask of a file that it does not know
         )

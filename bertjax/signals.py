@@ -68,6 +68,8 @@ def end_at_once() -> None:
 class noted(_Heeding):
     """While entered, they only note that the run should save and stop. A second Ctrl-C interrupts."""
 
+    alone = True  # no other process has to stop at the same step
+
     def __init__(self) -> None:
         self.asked = ""  # the name of the signal, once there was one
         self._waits = False
@@ -81,6 +83,10 @@ class noted(_Heeding):
             return get()
         finally:
             self._waits = False
+
+    def stopping(self) -> bool:
+        """Whether the run stops after this step."""
+        return bool(self.asked)
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:

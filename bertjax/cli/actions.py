@@ -105,12 +105,13 @@ def data_verify(config: Config, workdir: Path | None, json: bool) -> int:
 
 
 def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
+    from bertjax.parallel import distributed
     from bertjax.tasks.pretrain import pretrain
     from bertjax.train.workdir import remember
 
     if config.task.kind:
         raise ConfigError(f"task.kind = {config.task.kind}: is fine-tuning; run `bertjax finetune`")
-    remember(workdir, config, origin)
+    distributed.by_first(lambda: remember(workdir, config, origin))
     return 0 if pretrain(config, workdir, origin) else PREEMPTED
 
 

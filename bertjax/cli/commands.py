@@ -17,6 +17,7 @@ class Command:
     summary: str
     details: str
     takes: Takes
+    shared: bool = False  # whether several processes may run it together
 
 
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
@@ -94,6 +95,7 @@ COMMANDS = {
         "train to run.steps, from the newest checkpoint if there is one",
         "Writes WORKDIR/checkpoints, metrics.jsonl, config.json and curves.png. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR,)),
+        shared=True,
     ),
     "finetune": Command(
         actions.finetune,
@@ -102,6 +104,7 @@ COMMANDS = {
         "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
         "predictions and pictures. The same command goes on after a stop.",
         Takes("kept", flags=(_WORKDIR, _JSON)),
+        shared=True,
     ),
     "evaluate": Command(
         actions.evaluate,

@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import textwrap
+import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,18 @@ from bertjax.cli.arguments import parse
 from bertjax.cli.commands import COMMANDS
 from bertjax.cli.output import ReadEnough, show
 from bertjax.cli.overrides import recipes
-from bertjax.console import say
-from bertjax.errors import ConfigError, OutOfMemory, StorageError, UserError, memory_ran_out, one_line, printable
+from bertjax.console import say_last
+from bertjax.errors import (
+    PREEMPTED,
+    ConfigError,
+    OutOfMemory,
+    StorageError,
+    UserError,
+    memory_ran_out,
+    one_line,
+    printable,
+)
+from bertjax.parallel import launched
 
 USAGE = """usage: bertjax COMMAND [--config=RECIPE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR] ...
 
@@ -28,7 +40,7 @@ A run needs --config once: its directory remembers the recipe and what is change
 
 exit codes
   0 done   2 usage or config   3 data   4 checkpoint   5 a loss or a parameter is no longer a number
-  6 a loader process died or gives nothing   7 storage   8 memory
+  6 another process died or gives nothing   7 storage   8 memory
   75 asked to stop (SIGTERM, SIGHUP, Ctrl-C): the state is saved, the same command goes on from it"""
 
 
@@ -40,22 +52,39 @@ def main(argv: list[str] | None = None) -> None:
         code = _dispatch(arguments)
     except UserError as error:
         for line in str(error).splitlines():
-            say(f"bertjax: {printable(line)}")
+            say_last(f"bertjax: {printable(line)}")
         code = error.exit_code
     except ReadEnough:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a missing permission: wherever it happens, the file is in the error
         place, problem = error.filename or "input or output", error.strerror or error
-        say(f"bertjax: {printable(str(place))}: {problem}; check the disk, the path and its permissions")
+        say_last(f"bertjax: {printable(str(place))}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
     except Exception as error:
         if not memory_ran_out(error):
+            _leave_others(1, traceback.format_exc())
             raise
         fix = "free some, or lower data.batch_size or raise optim.accumulate: fewer rows are then computed at a time"
-        say(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
+        say_last(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
         code = OutOfMemory.exit_code
+    if code not in (0, PREEMPTED):
+        _leave_others(code)
     sys.exit(code)
+
+
+def _leave_others(code: int, told: str = "") -> None:
+    """End this process at once if it is one of several: at its usual end it would wait for them, and they for it."""
+    if "jax" not in sys.modules:
+        return
+    from bertjax.parallel import distributed
+
+    if distributed.joined():
+        if told:
+            say_last(told)
+        if distributed.first():
+            time.sleep(1)  # with it goes what the others ask: those that fail as well say so before that
+        os._exit(code)
 
 
 def _tell_failed_saves_once() -> None:
@@ -98,6 +127,10 @@ def _dispatch(arguments: list[str]) -> int:
         show(help_of(name))
         return 0
     command = COMMANDS[name]
+    if command.shared and launched.is_told(os.environ):
+        from bertjax.parallel import distributed  # here, since it imports JAX
+
+        distributed.start(os.environ)
     return command.run(**parse(rest, command.takes, _taken_by()))
 
 

@@ -36,12 +36,13 @@ _PAIR, _MASK = 0, 1
 
 @dataclass(frozen=True)
 class Share:
-    """Which rows one host makes: those of its part of each batch from row `start` on; from row `end` on padding."""
+    """Which rows a process makes: those numbers of each batch (None = all) from row `start` on; from row `end` on
+    padding.
+    """
 
     start: int = 0
     end: int = sys.maxsize
-    host: int = 0
-    hosts: int = 1
+    rows: tuple[int, ...] | None = None
 
 
 ALL_ROWS = Share()
@@ -135,7 +136,7 @@ def _maker(
 
 
 class _Maker:
-    """Batch k of a host. Without a `split` it opens the data set when it is first called."""
+    """Batch k of a process. Without a `split` it opens the data set when it is first called."""
 
     def __init__(self, recipe: _Recipe, split: Split | None = None, timer: Timer | None = None) -> None:
         self._recipe, self._timer, self._begin = recipe, timer, timer or _untimed
@@ -162,15 +163,14 @@ class _Maker:
         self._begin(_LAYING_OUT)
         data, share, (order, draws) = self._recipe.data, self._recipe.share, self._open()
         B = data.batch_size
-        first, local = share.start + number * B, B // share.hosts
+        first, own = share.start + number * B, range(B) if share.rows is None else share.rows
         L = order.length(first)
-        fields = batch.spec(data, rows=local, length=L)
+        fields = batch.spec(data, rows=len(own), length=L)
         arrays: Batch = {name: np.zeros(field.shape, field.dtype) for name, field in fields.items()}
         arrays["tokens"].fill(self._recipe.special.pad)
-        for i in range(local):
-            row = first + share.host * local + i
-            if row < share.end:
-                self._fill(arrays, i, order, draws, row)
+        for i, at in enumerate(own):
+            if first + at < share.end:
+                self._fill(arrays, i, order, draws, first + at)
         return arrays
 
     def _fill(self, arrays: Batch, i: int, order: Order, draws: Draws, row: int) -> None:

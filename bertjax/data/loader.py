@@ -34,19 +34,19 @@ def train_batches(
     seed: int,
     run_rows: int = sys.maxsize,
     start_row: int = 0,
-    host: int = 0,
-    hosts: int = 1,
+    rows: tuple[int, ...] | None = None,
 ) -> Batches:
     """Endless training batches from row `start_row` of the run on, which costs the same wherever that is; of its
     `run_rows` rows depend the masks, where their rate changes over a run (`data.final_mask_rate`).
 
-    Host `host` of `hosts` gets its share of the rows of each batch, in order. `close()` the iterator, or drop it, to
-    stop its threads and processes. An epoch has `order.epoch_rows` rows; batches cross its end.
+    With `rows`, only those of each batch, by their numbers in it: the share of one of several processes. `close()` the
+    iterator, or drop it, to stop its threads and processes. An epoch has `order.epoch_rows` rows; batches cross its
+    end.
 
     Raises DataError if the tokenizer or the training split cannot be used, and whatever reading a document raises;
     WorkerError if one of its processes has died, or takes longer than `data.loader_timeout` for a batch.
     """
-    share = Share(start_row, host=host, hosts=hosts)
+    share = Share(start_row, rows=rows)
     make = train_maker(data, prepared, tokenizer, seed=seed, run_rows=run_rows, share=share)
     return _iterate(data, make, sys.maxsize)
 

@@ -19,8 +19,8 @@ def free(mesh: Mesh) -> int | None:
     """The bytes that each device can still take; None where that is not known."""
     if mesh.devices.flat[0].platform == "cpu":
         host = host_free()
-        return None if host is None else host // mesh.size
-    statistics = [device.memory_stats() or {} for device in mesh.devices.flat]
+        return None if host is None else host // len(mesh.local_devices)
+    statistics = [device.memory_stats() or {} for device in mesh.local_devices]
     if not all("bytes_limit" in each for each in statistics):
         return None
     return min(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in statistics)

@@ -39,9 +39,6 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """The mesh over `devices` (default: all). Raises ConfigError if the axes do not multiply to the device count."""
-    if jax.process_count() > 1:
-        # Stopping, saving and reading rows are decided by one process so far.
-        raise ConfigError(f"{jax.process_count()} processes: a run has one process; start it on one host alone")
     devices = jax.devices() if devices is None else devices
     data = config.data or len(devices) // (config.fsdp * config.tensor)
     shape = (data, config.fsdp, config.tensor)
@@ -120,7 +117,29 @@ def constrain(x: Any, *names: str | None) -> Any:
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
 
 
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """int [r] which of the `rows` of a batch the devices of this process hold, in order."""
+    places = rows_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Move a global host batch to the devices, split by rows."""
-    sharding = rows_sharding(mesh)
-    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+    """Move a batch to the devices, split by rows, of which each process takes its own."""
+    return {key: _put(value, mesh, len(value), np.arange(len(value))) for key, value in batch.items()}
+
+
+def put_rows(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int) -> dict[str, jax.Array]:
+    """The same of a batch of `rows` rows, of which each process has but its `own_rows`."""
+    own_r = own_rows(mesh, rows)
+    return {key: _put(value, mesh, rows, own_r) for key, value in batch.items()}
+
+
+def _put(value: np.ndarray, mesh: Mesh, rows: int, held_r: np.ndarray) -> jax.Array:
+    def part(place: tuple[slice, ...] | None) -> np.ndarray:
+        assert place is not None  # which it is of arrays without axes
+        start, stop, _ = place[0].indices(rows)
+        # The rows of a device are one stretch, and so they are among those that this process has.
+        first = int(np.searchsorted(held_r, start))
+        return value[first : first + stop - start]
+
+    return jax.make_array_from_callback((rows, *value.shape[1:]), rows_sharding(mesh), part)

@@ -12,7 +12,7 @@ from bertjax.data.order import epoch_rows
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
-from bertjax.parallel import sharding
+from bertjax.parallel import distributed, sharding
 from bertjax.tasks import distill, fit, minimal_pairs, teacher
 from bertjax.tasks.evaluate import held_out
 from bertjax.tasks.inputs import open_data
@@ -35,11 +35,12 @@ def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> b
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     attention.check(config.model, config.compute, config.data.row_lengths, mesh.devices.flat[0].platform)
     metrics.check_tensorboard(config.run)
-    tokenizer, prepared = open_data(config, directory)
+    tokenizer, prepared = distributed.agreed(lambda: open_data(config, directory))
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
         epoch_rows(config.data, split, seed=config.run.seed)
     rows = config.run.steps * config.data.batch_size
-    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed, run_rows=rows)
+    own = tuple(sharding.own_rows(mesh, config.data.batch_size).tolist()) if distributed.several() else None
+    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed, run_rows=rows, rows=own)
     task = pretraining(
         config,
         batches=lambda row: batches(start_row=row),

@@ -12,6 +12,7 @@ was damaged later, and only what still has its temporary name is known to be unf
 import contextlib
 import functools
 import itertools
+import json
 import operator
 import os
 import re
@@ -29,6 +30,7 @@ from bertjax import storage
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config
 from bertjax.errors import CheckpointError, StorageError
+from bertjax.parallel import distributed
 from bertjax.train import guard
 from bertjax.train.state import TrainState
 
@@ -50,7 +52,10 @@ Identity = dict[str, str]
 """Digests of what a run learns from ("data", "tokenizer", "teacher"): another run has others."""
 
 
-_JSON = {name: ocp.args.JsonRestore() for name in ("identity", "place", "config")}
+_JSON = ("identity", "place", "config")
+"""Items that Orbax writes as JSON, each into this file of its directory:"""
+_CONTENT = "metadata"
+_CONTENT_LIMIT = 10_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         self._keep = keep
         self._pending = self._directory
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        distributed.by_first(self._make)
         # Directories are made at once: of a background thread that cannot make one, others wait forever.
         options = ocp.AsyncOptions(post_finalization_callback=self._finalise, create_directories_asynchronously=False)
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
@@ -92,8 +94,7 @@ class Checkpoints:
         """
         self.wait()
         self._pending = self._directory / str(step)
-        if os.path.lexists(self._pending):
-            raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
+        distributed.by_first(self._check_free)
         guard.check_state(step, state)
         best = None if state.best is None or not state.best.step else [int(state.best.step), state.best.number]
         items = ocp.args.Composite(
@@ -113,8 +114,9 @@ class Checkpoints:
             self._saver.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore wrap the cause of a failed write in several types
             raise self._unwritable(error) from error
-        for step in steps(self._directory)[: -self._keep]:
-            _remove(self._directory / str(step))
+        if distributed.first():
+            for step in steps(self._directory)[: -self._keep]:
+                _remove(self._directory / str(step))
 
     def close(self) -> None:
         """Finish the last save and stop the background threads."""
@@ -123,8 +125,19 @@ class Checkpoints:
         finally:
             self._saver.close()
 
+    def _make(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _check_free(self) -> None:
+        if os.path.lexists(self._pending):
+            raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
+
     def _finalise(self) -> None:
-        # Orbax calls this when all files are written, before the rename: manifest and checkpoint appear as one.
+        # Orbax calls this when the files of all processes are written, before the rename, and in the first process
+        # only: manifest and checkpoint appear as one.
         write_manifest(_uncommitted(self._pending), int(self._pending.name))
 
     def _unwritable(self, error: Exception) -> StorageError:
@@ -154,12 +167,13 @@ def write_manifest(path: Path, step: int) -> None:
     storage.write(path / MANIFEST, storage.seal({"format": FORMAT, "step": step, "files": files}))
 
 
-def verify(path: Path, *, items: Collection[str] = ()) -> None:
+def verify(path: Path, *, items: Collection[str] = (), share: tuple[int, int] = (0, 1)) -> None:
     """Raise CheckpointError naming the first file below `path` that is not what was saved; of these items, or of all.
 
-    And if `path` is not named as the step that was saved.
+    And if `path` is not named as the step that was saved. `share` (i, n) reads every n-th file, from the i-th on.
     """
-    for name, fingerprint in _read_manifest(path).items():
+    which, count = share
+    for name, fingerprint in list(_read_manifest(path).items())[which::count]:
         file = path / name
         if items and Path(name).parts[0] not in items:
             continue
@@ -240,13 +254,16 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
 
 
 def _newest(directory: Path) -> tuple[Path, Restored]:
-    """The path of the newest checkpoint below `directory`, verified, and what it says of itself."""
-    found = _present(directory)
+    """The path of the newest checkpoint below `directory`, verified, and what it says of itself.
+
+    Of several processes, all take the one that the first sees, and each verifies its share of the files.
+    """
+    found = distributed.by_first(lambda: _present(directory))
     if not found:
         raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
     path = directory / str(found[-1])
     try:
-        verify(path)
+        distributed.agreed(lambda: verify(path, share=(jax.process_index(), jax.process_count())))
     except CheckpointError as error:
         raise CheckpointError(f"{error}; training with this --workdir goes on from the checkpoint before it") from error
     return path, _described(path)
@@ -255,12 +272,12 @@ def _newest(directory: Path) -> tuple[Path, Restored]:
 def _described(path: Path) -> Restored:
     """What a checkpoint says of itself, which must have been verified."""
     with _fitting(path):
-        found = _read(path, **_JSON)
-        place, best = found.place, found.place.get("best")
+        identity, place, config = (json.loads(storage.read(path / name / _CONTENT, _CONTENT_LIMIT)) for name in _JSON)
+        best = place.get("best")
         # A checkpoint may be older than these.
-        averaged = found.config["optim"].get("ema", 0.0) > 0.0
+        averaged = config["optim"].get("ema", 0.0) > 0.0
         model = place.get("model", ["opt_state", "average"] if averaged else ["params"])
-        described = Restored(int(path.name), None, found.identity, place["rows"], found.config)
+        described = Restored(int(path.name), None, identity, place["rows"], config)
         return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None)
 
 

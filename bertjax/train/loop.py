@@ -17,9 +17,12 @@ T = TypeVar("T")
 
 
 class Stop(Protocol):
-    """Whether the run is asked to stop; see `signals.noted`."""
+    """Whether the run is asked to stop: `signals.noted`, or of several processes `distributed.Together`."""
 
-    asked: str
+    alone: bool
+
+    def stopping(self) -> bool:
+        """Whether the run stops after this step. Called once in each."""
 
     def wait(self, get: Callable[[], T]) -> T:
         """What `get()` gives. Raises Stopped in its place if the run is asked to stop."""
@@ -39,8 +42,9 @@ def run(
     """Train from `state` to `run.steps`, or until patience ends; False if it was asked to stop before that. Either way
     the state is saved.
 
-    `put` takes a host batch to the devices. Raises NumericError where a loss or an evaluation is no longer a number;
-    and whatever `batches` raises, when the state of the step before is saved.
+    `batches` are the rows of this process; `put` takes a host batch to the devices. Raises NumericError where a loss or
+    an evaluation is no longer a number; and whatever `batches` raises, when the state of the step before is saved,
+    unless other processes are in the run.
     """
     run = config.run
     saved = int(state.step)
@@ -48,8 +52,8 @@ def run(
         try:
             batch, waited = _timed(batches, stop)
         except Exception as error:
-            # What was learnt until here is not lost with a batch that does not come.
-            if saved < step - 1:
+            # What was learnt until here is not lost with a batch that does not come; but for others, which have it.
+            if saved < step - 1 and stop.alone:
                 recorder.flush()
                 save(step - 1, state)
             if isinstance(error, Stopped):
@@ -57,7 +61,7 @@ def run(
             raise
         state, values = train_step(state, put(batch))
         recorder.add(step, values, batch, waited)
-        stopping = bool(stop.asked)
+        stopping = stop.stopping()
         # Evaluated before the save of the same step: what is saved has all its metrics on disk.
         state, last = _evaluated(config, task, step, state, recorder)
         if last or stopping or _due(step, run.save_every):

@@ -52,6 +52,16 @@ class Writer:
             self._board.close()
 
 
+class Nowhere:
+    """What a process writes its metrics to that is not the first of its run."""
+
+    def write(self, step: int, values: dict[str, float | None]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def read(path: Path) -> list[Line]:
     """The lines of a metrics file, without those that cannot be read, of which it is told.
 

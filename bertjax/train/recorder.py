@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from bertjax.config.schema import RunConfig
+from bertjax.parallel import distributed
 from bertjax.progress import Progress, duration
 from bertjax.train import guard
-from bertjax.train.metrics import Writer, describe
+from bertjax.train.metrics import Nowhere, Writer, describe
 
 Batch = dict[str, np.ndarray]
 
@@ -20,7 +21,7 @@ Batch = dict[str, np.ndarray]
 class Recorder:
     """Takes the values of each step, and settles them when the next one has been dispatched."""
 
-    def __init__(self, run: RunConfig, writer: Writer, progress: Progress, rates: "Rates") -> None:
+    def __init__(self, run: RunConfig, writer: Writer | Nowhere, progress: Progress, rates: "Rates") -> None:
         self._run, self._writer, self._progress, self._rates = run, writer, progress, rates
         self._pending: tuple[int, Any] | None = None
         self._settled = 0
@@ -94,10 +95,11 @@ class Rates:
         All are None if no step has been counted, as when the only one was that which compiled.
         """
         seconds = max(time.monotonic() - self._start, 1e-9) if self._steps else math.nan
-        rate = self._tokens / seconds
+        counted = distributed.total({"tokens": self._tokens, "slots": self._slots})  # each process counts its rows
+        rate = counted["tokens"] / seconds
         values: dict[str, float | None] = {
             "tokens_per_second": rate,
-            "slots_per_second": self._slots / seconds,
+            "slots_per_second": counted["slots"] / seconds,
             "steps_per_second": self._steps / seconds,
             "mfu": rate * self._flops / self._peak if self._peak else math.nan,
             "data_wait": self._wait / seconds,

@@ -1,7 +1,7 @@
 """A run in its work directory: locked, resumed or begun, trained, drawn."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
 from bertjax.errors import DataError, WorkerError
 from bertjax.model.cost import peak_tflops
-from bertjax.parallel import sharding
+from bertjax.parallel import distributed, sharding
 from bertjax.progress import Progress
 from bertjax.train import checkpoint, curves, loop, workdir
-from bertjax.train.metrics import Writer
+from bertjax.train.metrics import Nowhere, Writer
 from bertjax.train.optim import make_optimizer
 from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.schedule import point_of
@@ -36,13 +36,17 @@ made after that.
 
 def going_on(config: Config, directory: Path) -> bool:
     """Whether a run would go on from a checkpoint there. Raises ConfigError if what is there is another run."""
-    before = checkpoint.saved(directory / "checkpoints")
-    if before is None:
-        return False
-    if not before.identity.get("data set"):
-        raise workdir.imported(directory)
-    workdir.check_same_run(directory, before.config, config)
-    return True
+
+    def found() -> bool:
+        before = checkpoint.saved(directory / "checkpoints")
+        if before is None:
+            return False
+        if not before.identity.get("data set"):
+            raise workdir.imported(directory)
+        workdir.check_same_run(directory, before.config, config)
+        return True
+
+    return distributed.by_first(found)
 
 
 class Engine:
@@ -99,8 +103,8 @@ def train(
     that share one, the first compiles.
     """
     run, engine = config.run, engine or Engine(config, task, mesh)
-    with storage.locked(storage.make(directory)):
-        for line in checkpoint.clean(directory / "checkpoints"):
+    with _held(directory):
+        for line in distributed.by_first(lambda: checkpoint.clean(directory / "checkpoints")):
             say(line)
         resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
         start, stop = int(resumed[0].step) if resumed else 0, signals.noted()
@@ -109,14 +113,14 @@ def train(
             return True
         train_step = engine.step_of(config, task)
         if ready:
-            ready(train_step, resumed[0] if resumed else engine.shapes)
+            distributed.agreed(partial(ready, train_step, resumed[0] if resumed else engine.shapes))
         state, row = resumed or (_begun(engine.fresh(run.seed), begin), 0)
-        workdir.save_config(directory, config, origin)
+        distributed.by_first(lambda: workdir.save_config(directory, config, origin))
         with (
             stop,  # first, so that it also covers the end of the last save
             _telling_what_is_saved(directory, start, stop),
             closing(task.batches(row)) as batches,
-            closing(Writer(directory, start_step=start, tensorboard=run.tensorboard)) as writer,
+            closing(_writer(directory, start, run)) as writer,
             closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
             closing(Progress(run.steps, start=start, unit="step", label="train")) as progress,
         ):
@@ -127,10 +131,31 @@ def train(
 
             peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
-            put = partial(sharding.put_batch, mesh=mesh)
-            done = loop.run(config, task, state, train_step, batches, put, recorder, save, stop)
-        curves.plot(directory, chosen="_".join(task.selects or ()))
+            put = partial(sharding.put_rows, mesh=mesh, rows=config.data.batch_size)
+            heeded = distributed.Together(stop) if distributed.several() else stop
+            done = loop.run(config, task, state, train_step, batches, put, recorder, save, heeded)
+            stop.asked = stop.asked or ("" if done else "another process was")
+        if distributed.first():
+            curves.plot(directory, chosen="_".join(task.selects or ()))
         return done
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """The directory, made if need be and locked, by the first process for all."""
+    with ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(storage.locked(storage.make(directory)))
+
+        distributed.by_first(hold)
+        yield
+
+
+def _writer(directory: Path, start: int, run: RunConfig) -> Writer | Nowhere:
+    if distributed.first():
+        return Writer(directory, start_step=start, tensorboard=run.tensorboard)
+    return Nowhere()
 
 
 def _is_done(config: Config, state: TrainState) -> str:
@@ -160,13 +185,14 @@ def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> 
 def _begun(state: TrainState, begin: Begin | None) -> TrainState:
     if begin is None:
         return state
-    params = begin(jax.device_get(state.params))
-    return replace(state, params=jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), params, state.params))
+    fresh = distributed.on_host(state.params)
+    params = distributed.agreed(lambda: begin(fresh))
+    return replace(state, params=distributed.on_devices(params, like=state.params))
 
 
 def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> tuple[TrainState, int] | None:
     """The saved state and the number of rows it has seen; None if nothing is saved."""
-    if not checkpoint.steps(directory / "checkpoints"):
+    if not distributed.by_first(lambda: bool(checkpoint.steps(directory / "checkpoints"))):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
     check_identity(directory, restored.identity, task.identity)
