@@ -66,6 +66,13 @@ def memory_ran_out(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (of_xla and ("resource_exhausted" in text or "out of memory" in text))
 
 
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether this is how JAX says that another process of the run has gone or does not answer."""
+    of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    signs = ("gloo", "nccl", "connection", "coordination", "barrier", "heartbeat", "unavailable", "deadline_exceeded")
+    return of_jax and any(sign in str(error).lower() for sign in signs)
+
+
 PREEMPTED = 75
 """Exit code of a run that was asked to stop (SIGTERM, SIGHUP, Ctrl-C) and saved: to be started again."""
 

@@ -10,6 +10,7 @@ set -uo pipefail
 usage() { sed -n '2,6s/^# //p' "$0" >&2; echo "launch/local.sh: $1" >&2; exit 2; }
 number() { [[ "$2" =~ ^[1-9][0-9]*$ || "$2" == "$3" ]] || usage "$1 = '$2': must be a whole number"; }
 
+grace=60 # seconds for the others to save and end, when one has ended before its time
 processes='' devices='' restarts=0 dry=''
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -69,17 +70,29 @@ once() {
         BERTJAX_PROCESS=$i setsid "${bertjax[@]}" "$@" &
         children+=($!)
     done
-    for pid in "${children[@]}"; do
-        while true; do
+    # Each is waited for only when it is gone: a signal to this script ends `wait`, not the process.
+    local -A left=()
+    local since=''
+    for pid in "${children[@]}"; do left[$pid]=yes; done
+    while [ "${#left[@]}" -gt 0 ]; do
+        for pid in "${!left[@]}"; do
+            running "$pid" && continue
             wait "$pid"
             code=$?
-            # A signal ends `wait`, not the process.
-            if [ "$code" -gt 128 ] && kill -0 "$pid" 2>/dev/null; then continue; fi
-            break
+            codes+=("$code")
+            unset "left[$pid]"
+            [ "$code" -eq 0 ] || since="${since:-$SECONDS}"
         done
-        codes+=("$code")
+        # One has failed, and the others cannot go on without it: one that hangs would never say so.
+        if [ -n "$since" ] && [ $((SECONDS - since)) -ge "$grace" ]; then kill -s KILL "${!left[@]}" 2>/dev/null; fi
+        sleep 0.2
     done
     return "$(together "${codes[@]}")"
+}
+
+running() {
+    local state
+    read -r _ _ state _ <"/proc/$1/stat" 2>/dev/null && [ "$state" != Z ]
 }
 
 if [ -n "$dry" ]; then

@@ -117,10 +117,13 @@ def pretrain(config: Config, origin: "Origin", workdir: Path) -> int:
 
 def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int:
     from bertjax.finetuning.finetune import finetune, table
+    from bertjax.parallel import distributed
 
     result = finetune(config, workdir, origin)
     if result is None:
         return PREEMPTED
+    if not distributed.first():
+        return 0
     show(dumps(result) if json else table(result))
     return 0
 

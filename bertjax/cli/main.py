@@ -19,10 +19,12 @@ from bertjax.errors import (
     PREEMPTED,
     ConfigError,
     OutOfMemory,
+    PeerError,
     StorageError,
     UserError,
     memory_ran_out,
     one_line,
+    peer_is_gone,
     printable,
 )
 from bertjax.parallel import launched
@@ -62,6 +64,10 @@ def main(argv: list[str] | None = None) -> None:
         say_last(f"bertjax: {printable(str(place))}: {problem}; check the disk, the path and its permissions")
         code = StorageError.exit_code
     except Exception as error:
+        if _with_others() and peer_is_gone(error):
+            fix = "see what it said last; start all again, and they go on from the newest checkpoint"
+            say_last(f"bertjax: {arguments[0]}: another process of this run is gone ({one_line(error)}); {fix}")
+            _leave_others(PeerError.exit_code)
         if not memory_ran_out(error):
             _leave_others(1, traceback.format_exc())
             raise
@@ -75,16 +81,23 @@ def main(argv: list[str] | None = None) -> None:
 
 def _leave_others(code: int, told: str = "") -> None:
     """End this process at once if it is one of several: at its usual end it would wait for them, and they for it."""
-    if "jax" not in sys.modules:
-        return
-    from bertjax.parallel import distributed
+    if _with_others():
+        from bertjax.parallel import distributed
 
-    if distributed.joined():
         if told:
             say_last(told)
         if distributed.first():
             time.sleep(1)  # with it goes what the others ask: those that fail as well say so before that
         os._exit(code)
+
+
+def _with_others() -> bool:
+    """Whether this is one of several processes of a run, asked without importing JAX."""
+    if "bertjax.parallel.distributed" not in sys.modules:
+        return False
+    from bertjax.parallel import distributed
+
+    return distributed.joined()
 
 
 def _tell_failed_saves_once() -> None:

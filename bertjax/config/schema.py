@@ -284,6 +284,12 @@ class RunConfig:
     init_layers: tuple[int, ...] = value(
         (), "init_from: its layers to take, from 0; () = evenly spread (12 to 6: 0,2,4,7,9,11)", least=0
     )
+    step_timeout: int = value(
+        1_800,
+        "seconds after which a step, a batch or a save that does not end is taken for a hang: exit code 6; 0 = never",
+        least=0,
+        may_change=True,
+    )
     keep: int = value(3, "newest checkpoints kept", least=1, may_change=True)
     tensorboard: bool = value(False, "also write TensorBoard events; needs the [tb] extra", may_change=True)
     peak_tflops: float = value(

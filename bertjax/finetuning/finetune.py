@@ -21,7 +21,7 @@ from bertjax.finetuning.terms import TERMS
 from bertjax.labelled import batches
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token
-from bertjax.parallel import sharding
+from bertjax.parallel import distributed, sharding
 from bertjax.tasks import fit
 from bertjax.train import checkpoint, metrics, session, workdir
 from bertjax.train.task import Evaluation, Task
@@ -45,12 +45,17 @@ def finetune(config: Config, directory: Path, origin: Origin | None = None) -> d
     metrics.check_tensorboard(config.run)
     origin = origin or Origin()
     config = _as_before(config, directory, origin)
-    begun = checkpoint.saved(directory / "checkpoints") is not None
-    run = _Run(inputs.opened(config, directory, begun=begun), directory)
-    origin = _fitted(origin, config, run.config)
-    workdir.remember(directory, run.config, origin)
-    resolved = partial(inputs.scheduled, train=run.inputs.examples[TRAIN])
     swept = any(vars(config.sweep).values())
+    if swept and distributed.several():
+        raise ConfigError(f"sweep: {config.sweep}: is run by one process, and these are several; start it alone")
+    begun = distributed.by_first(lambda: checkpoint.saved(directory / "checkpoints") is not None)
+    opened = partial(inputs.opened, config, directory, begun=begun)
+    if distributed.several():
+        distributed.by_first(lambda: bool(opened()))  # makes a tokenizer where there is none
+    run = _Run(distributed.agreed(opened), directory)
+    origin = _fitted(origin, config, run.config)
+    distributed.by_first(lambda: workdir.remember(directory, run.config, origin))
+    resolved = partial(inputs.scheduled, train=run.inputs.examples[TRAIN])
     return run.swept(sweep.points(run.config, resolved), origin) if swept else run.alone(origin)
 
 
@@ -94,12 +99,13 @@ class _Run:
         """The task of a run; what compiles is shared by those that differ in rate, length and seed."""
         model, data, kind, examples = config.model, config.data, config.task.kind, self.inputs.examples[TRAIN]
         pad, dev = self.inputs.tokenizer.special.pad, self.measures[DEV]
+        own = tuple(sharding.own_rows(self.mesh, data.batch_size).tolist()) if distributed.several() else None
         return Task(
             init=partial(network.init, model),
             forward=self.forward,
             terms={kind: (1.0, TERMS[kind])},
             batches=lambda row: batches.train_batches(
-                kind, examples, data, seed=config.run.seed, start_row=row, pad=pad
+                kind, examples, data, seed=config.run.seed, start_row=row, pad=pad, own=own
             ),
             evaluations=(Evaluation(DEV, config.run.eval_every, lambda params: dev(params)[0]),),
             identity={"data set": self.inputs.digest, "tokenizer": self.inputs.tokenizer.digest, "teacher": ""},
@@ -164,7 +170,8 @@ class _Run:
             if split in self.measures:
                 found[split], predicted = self.measures[split](restored.state)
                 records, labels = self.inputs.records[split], config.model.labels
-                outcome.write(self.directory, split, config.task.kind, labels, records, predicted)
+                if distributed.first():
+                    outcome.write(self.directory, split, config.task.kind, labels, records, predicted)
         result = {
             "task": config.task.name or config.task.kind,
             "kind": config.task.kind,
@@ -176,7 +183,8 @@ class _Run:
             "runs": runs,
             "workdir": str(self.directory),
         }
-        storage.write(self.directory / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        if distributed.first():
+            storage.write(self.directory / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
 
 

@@ -22,18 +22,27 @@ _SORTED = 64
 
 
 def train_batches(
-    kind: str, examples: Sequence[Example], data: DataConfig, *, seed: int, start_row: int, pad: int
+    kind: str,
+    examples: Sequence[Example],
+    data: DataConfig,
+    *,
+    seed: int,
+    start_row: int,
+    pad: int,
+    own: tuple[int, ...] | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from row `start_row` on, without end, unless there are no examples.
 
     An epoch is a permutation of rows: of single examples, of packed ones, or of the endings of a question. With
     `data.buckets` the rows of a batch have about the same length, and its length is the least that holds them. A batch
-    crosses the end of an epoch.
+    crosses the end of an epoch. With `own`, only those rows of each batch, by their numbers in it: the share of one of
+    several processes.
     """
     order = _Order(kind, examples, data, seed)
     row, B = start_row, data.batch_size
     while order.rows:
-        yield _made(kind, examples, data, [order.row(number) for number in range(row, row + B)], pad)
+        made = _made(kind, examples, data, [order.row(number) for number in range(row, row + B)], pad)
+        yield made if own is None else {name: array[list(own)] for name, array in made.items()}
         row += B
 
 

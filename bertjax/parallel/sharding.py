@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from bertjax.config.schema import MeshConfig, ModelConfig
 from bertjax.errors import ConfigError
@@ -115,6 +115,11 @@ def constrain(x: Any, *names: str | None) -> Any:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
+
+
+def put_whole(value: np.ndarray, place: Sharding) -> jax.Array:
+    """An array that each process has whole, the same, onto the devices. `jax.device_put` would compare them first."""
+    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
 
 
 def own_rows(mesh: Mesh, rows: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from bertjax.config.schema import ComputeConfig, Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
 from bertjax.model.network import param_shardings
+from bertjax.parallel import sharding
 from bertjax.trained.load import Trained
 from bertjax.trained.load import load as load_trained
 
@@ -42,7 +43,7 @@ def load(config: Config, tokenizer: Tokenizer | None, mesh: Mesh) -> Teacher:
     compute = ComputeConfig(dtype=config.teacher.dtype)
     params = jax.tree.map(lambda x: x.astype(jnp.dtype(compute.dtype)), found.params)
     places = param_shardings(found.config, mesh)
-    return Teacher(found.config, compute, jax.device_put(params, places), f"{digest:08x}")
+    return Teacher(found.config, compute, jax.tree.map(sharding.put_whole, params, places), f"{digest:08x}")
 
 
 def check(found: Trained, config: Config, tokenizer: Tokenizer | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from bertjax.config.schema import Config
+from bertjax.parallel.watchdog import Watchdog
 from bertjax.signals import Stopped
 from bertjax.train.recorder import Recorder
 from bertjax.train.state import TrainState
@@ -38,6 +39,7 @@ def run(
     recorder: Recorder,
     save: Callable[[int, TrainState], None],
     stop: Stop,
+    watchdog: Watchdog,
 ) -> bool:
     """Train from `state` to `run.steps`, or until patience ends; False if it was asked to stop before that. Either way
     the state is saved.
@@ -49,6 +51,7 @@ def run(
     run = config.run
     saved = int(state.step)
     for step in range(saved + 1, run.steps + 1):
+        watchdog.alive(f"step {step}")
         try:
             batch, waited = _timed(batches, stop)
         except Exception as error:
@@ -63,9 +66,11 @@ def run(
         recorder.add(step, values, batch, waited)
         stopping = stop.stopping()
         # Evaluated before the save of the same step: what is saved has all its metrics on disk.
-        state, last = _evaluated(config, task, step, state, recorder)
+        with watchdog.resting():
+            state, last = _evaluated(config, task, step, state, recorder)
         if last or stopping or _due(step, run.save_every):
             recorder.flush()
+            watchdog.alive(f"the save of step {step}")
             save(step, state)
             saved = step
         if stopping and not last:

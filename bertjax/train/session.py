@@ -16,6 +16,7 @@ from bertjax.console import say
 from bertjax.errors import DataError, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import distributed, sharding
+from bertjax.parallel.watchdog import Watchdog
 from bertjax.progress import Progress
 from bertjax.train import checkpoint, curves, loop, workdir
 from bertjax.train.metrics import Nowhere, Writer
@@ -69,7 +70,8 @@ class Engine:
         """The update of such a run, to train with. Raises ValueError for one that is of another shape."""
         if _compiled(config) != self._compiled:
             raise ValueError("runs that share an engine differ in more than their points")
-        point = jax.device_put(point_of(config), sharding.replicated(self._mesh))  # once, and not in every step
+        everywhere = sharding.replicated(self._mesh)
+        point = jax.tree.map(lambda x: sharding.put_whole(x, everywhere), point_of(config))  # once, not in every step
         return self.step.given(task.forward, point)
 
     def fresh(self, seed: int) -> TrainState:
@@ -119,6 +121,7 @@ def train(
         with (
             stop,  # first, so that it also covers the end of the last save
             _telling_what_is_saved(directory, start, stop),
+            Watchdog(run.step_timeout) as watchdog,
             closing(task.batches(row)) as batches,
             closing(_writer(directory, start, run)) as writer,
             closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
@@ -133,7 +136,7 @@ def train(
             recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
             put = partial(sharding.put_rows, mesh=mesh, rows=config.data.batch_size)
             heeded = distributed.Together(stop) if distributed.several() else stop
-            done = loop.run(config, task, state, train_step, batches, put, recorder, save, heeded)
+            done = loop.run(config, task, state, train_step, batches, put, recorder, save, heeded, watchdog)
             stop.asked = stop.asked or ("" if done else "another process was")
         if distributed.first():
             curves.plot(directory, chosen="_".join(task.selects or ()))

@@ -80,7 +80,7 @@ class TrainState:
 
 
 def _put(number: float, old: jax.Array) -> jax.Array:
-    return jax.device_put(np.asarray(number, old.dtype), old.sharding)
+    return sharding.put_whole(np.asarray(number, old.dtype), old.sharding)
 
 
 class Birth:
