@@ -110,7 +110,7 @@ def gathered(value: Any) -> list[Any]:
         return [value]
     from jax.experimental import multihost_utils
 
-    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    content = np.frombuffer(json.dumps(value, allow_nan=False).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([content.size], np.int32))
     padded = np.zeros(int(sizes.max()), np.uint8)
     padded[: content.size] = content
@@ -146,7 +146,7 @@ def by_first(function: Callable[[], T]) -> T:
     if first():
         try:
             result = function()
-            json.dumps(result)
+            json.dumps(result, allow_nan=False)
         except Exception as error:
             failure, result = error, None
     told = gathered([result, None if failure is None else [type(failure).__name__, str(failure)]])

@@ -159,6 +159,21 @@ def test_a_run_goes_on_from_any_row():
     assert (rest == whole[10:45]).all()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_processes_share_the_rows_of_each_batch(layout):
+    examples, data = examples_of("classify"), DataConfig(**LAYOUTS[layout])
+    own = ((0, 2), (1, 3))
+    given = {"seed": 3, "start_row": 8, "pad": PAD}
+    whole = train_batches("classify", examples, data, **given)
+    parts = [train_batches("classify", examples, data, **given, own=rows) for rows in own]
+    for _ in range(9):
+        batch, shares = next(whole), [next(part) for part in parts]
+        for rows, share in zip(own, shares, strict=True):
+            assert share.keys() == batch.keys()
+            for name in batch:
+                np.testing.assert_array_equal(share[name], batch[name][list(rows)])
+
+
 def test_seeds_and_epochs_have_orders_of_their_own():
     examples, data = examples_of("classify"), config("single")
     orders = {}

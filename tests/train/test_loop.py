@@ -8,6 +8,7 @@ import pytest
 import toy
 
 from bertjax.config.schema import Config, RunConfig, TaskConfig
+from bertjax.parallel.watchdog import Watchdog
 from bertjax.train import loop
 from bertjax.train.state import Best, TrainState
 from bertjax.train.task import Evaluation
@@ -43,9 +44,10 @@ class Stop:
     noted: Noted
     step: int | None
 
-    @property
-    def asked(self):
-        return "SIGTERM" if ("step", self.step) in self.noted.events else ""
+    alone = True
+
+    def stopping(self):
+        return ("step", self.step) in self.noted.events
 
     def wait(self, get):
         return get()
@@ -63,6 +65,7 @@ def run(*, start=0, stop_at=None, evaluations=(), **fields):
         noted,
         noted.save,
         Stop(noted, stop_at),
+        Watchdog(0),
     )
     return done, [event for event in noted.events if event[0] != "step"], noted.events
 
@@ -133,6 +136,7 @@ def select(values, *, patience=0, start=None, evaluations=(), select="best", **f
         told,
         lambda step, state: saved.append(state),
         Stop(told, None),
+        Watchdog(0),
     )
     return done, [event for event in told.events if event[0] != "step"], told.lines, saved
 
