@@ -3,20 +3,21 @@
 #   launch/local.sh --processes N [--devices D] [--max-restarts R] COMMAND...      runs `bertjax COMMAND...` in each
 #   --devices D        D virtual CPU devices for each process; without it all share the machine's, which CPU can do
 #   --max-restarts R   all start again, at most R times, where one was preempted (75), lost a peer (6) or was killed
+#   --grace SECONDS    for the others to save and end, when one has ended before its time (60)
 #   --dry-run          print what would run
 # What only process 0 says goes to the terminal. SIGTERM, SIGINT and SIGHUP are passed on: a run saves and ends with 75.
 set -uo pipefail
 
-usage() { sed -n '2,6s/^# //p' "$0" >&2; echo "launch/local.sh: $1" >&2; exit 2; }
+usage() { sed -n '2,7s/^# //p' "$0" >&2; echo "launch/local.sh: $1" >&2; exit 2; }
 number() { [[ "$2" =~ ^[1-9][0-9]*$ || "$2" == "$3" ]] || usage "$1 = '$2': must be a whole number"; }
 
-grace=60 # seconds for the others to save and end, when one has ended before its time
-processes='' devices='' restarts=0 dry=''
+processes='' devices='' restarts=0 grace=60 dry=''
 while [ $# -gt 0 ]; do
     case "$1" in
         --processes) processes="${2-}"; number "$1" "$processes" -; shift 2 ;;
         --devices) devices="${2-}"; number "$1" "$devices" -; shift 2 ;;
         --max-restarts) restarts="${2-}"; number "$1" "$restarts" 0; shift 2 ;;
+        --grace) grace="${2-}"; number "$1" "$grace" 0; shift 2 ;;
         --dry-run) dry=yes; shift ;;
         -*) usage "$1: there is no such option" ;;
         *) break ;;

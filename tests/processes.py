@@ -31,11 +31,20 @@ def recipe(path, values):
 class Run:
     """`launch/local.sh ... COMMAND` as it goes: its lines, and its processes."""
 
-    def __init__(self, *command, processes, devices, restarts=0, environment=None):
+    def __init__(self, *command, processes, devices, restarts=0, grace=60, environment=None):
         # Unoptimised, as in this process: the programs are then the same, and so are their roundings.
         flags = "--xla_backend_optimization_level=0"
         given = os.environ | {"BERTJAX_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
-        shape = ["--processes", str(processes), "--devices", str(devices), "--max-restarts", str(restarts)]
+        shape = [
+            "--processes",
+            str(processes),
+            "--devices",
+            str(devices),
+            "--max-restarts",
+            str(restarts),
+            "--grace",
+            str(grace),
+        ]
         self.lines, self._heard = [], threading.Condition()
         self._process = subprocess.Popen(
             ["bash", str(ROOT / "launch/local.sh"), *shape, *map(str, command)],
@@ -79,6 +88,18 @@ class Run:
             if "BERTJAX_PROCESS" in environment and parent == self._process.pid:
                 found[int(environment["BERTJAX_PROCESS"])] = int(path.name)
         return found
+
+    def going(self):
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def wait_for_restart(self, count, timeout=300):
+        """Until it has started again so often, or has ended."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and self.going():
+            if sum("starting again" in line for line in self.lines) >= count:
+                return
+            time.sleep(0.2)
 
     def kill(self, number, which):
         """Send a signal to the process with this number."""

@@ -1,15 +1,20 @@
 """Several processes are one run: the same losses, one stop, and an end for all when one is gone."""
 
+import json
+import random
 import shutil
 import signal
+import time
 
 import jax
+import labelled_files
+import models
 import numpy as np
 import pytest
 from processes import Run, recipe
 from small import shapes_of_state, tiny
 
-from bertjax.config.recipe import to_dict
+from bertjax.config.recipe import override, to_dict
 from bertjax.errors import PREEMPTED, PeerError
 from bertjax.parallel import sharding
 from bertjax.tasks.pretrain import pretrain
@@ -125,3 +130,85 @@ def test_when_one_is_killed_the_other_ends_and_all_start_again(config, file, tog
     assert not any("Traceback" in line for line in lines)
     assert any(f"ended with {PeerError.exit_code}" in line for line in lines)
     assert_same_bits(config, together[0], tmp_path / "run")
+
+
+@pytest.mark.long
+def test_one_that_stands_still_is_given_up(config, tmp_path):
+    """The other waits for it in a collective without end: its watchdog says where, and the launcher ends what stands."""
+    values = to_dict(override(config, run={"step_timeout": 15}))
+    run = start(recipe(tmp_path / "small.py", values), tmp_path / "run", grace=5)
+    run.wait_for("step 7/")
+    run.kill(1, signal.SIGSTOP)
+    began = time.monotonic()
+    code, lines = run.end()
+    assert code == PeerError.exit_code, lines
+    assert time.monotonic() - began < 60
+    assert any("takes more than run.step_timeout = 15 s" in line for line in lines), lines
+    assert not run.ids()
+
+
+@pytest.mark.long
+def test_ten_faults_at_random_end_in_the_same_bits(config, file, together, tmp_path):
+    rng = random.Random(0)
+    run, faults = start(file, tmp_path / "run", restarts=10, grace=20), 0
+    while faults < 10 and not (tmp_path / "run" / "curves.png").exists():
+        deadline = time.monotonic() + rng.uniform(2, 30)
+        while time.monotonic() < deadline and run.going():
+            time.sleep(0.2)
+        found = run.ids()
+        if not run.going():
+            break
+        if len(found) == 2:
+            run.kill(rng.randrange(2), rng.choice([signal.SIGTERM, signal.SIGKILL]))
+            faults += 1
+            run.wait_for_restart(faults)
+    code, lines = run.end(600)
+    assert code == 0, lines
+    assert faults >= 3
+    assert_same_bits(config, together[0], tmp_path / "run")
+
+
+KINDS = {
+    "albert": {"model": models.KINDS["albert"]},
+    "modernbert": {"model": models.KINDS["modernbert"], "objective": {"pair": 0.0}},
+    "buckets": {"data": {"packing": 1, "buckets": (16, 32)}},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, "distilled"])
+def test_every_model_on_every_mesh(kind, mesh, processes, config, trained, tmp_path):
+    """Against one process with one device."""
+    changes = {"run": {"steps": 50, "eval_every": 25, "save_every": 0}}
+    if kind == "distilled":
+        changes |= {"model": {"num_layers": 2}, "objective": {"soft": 5.0, "cosine": 1.0}}
+        changes |= {"teacher": {"path": str(trained[1]), "dtype": "float32"}}
+    else:
+        changes |= KINDS[kind]
+    one = override(config, **changes, mesh={"data": 1, "fsdp": 1, "tensor": 1})
+    many = override(one, mesh=dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
+    code, lines = start(recipe(tmp_path / "one.py", to_dict(one)), tmp_path / "one", processes=1, devices=1).end()
+    assert code == 0, lines
+    options = {"processes": processes, "devices": 8 // processes}
+    code, lines = start(recipe(tmp_path / "many.py", to_dict(many)), tmp_path / "many", **options).end()
+    assert code == 0, lines
+    assert_close(log(tmp_path / "one"), log(tmp_path / "many"), rtol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", [{"packing": 3}, {"packing": 1, "buckets": (16, 32)}], ids=["packed", "buckets"])
+def test_a_task_with_labels(layout, tmp_path):
+    config = labelled_files.config_of(
+        tmp_path, "classify", data=layout | {"batch_size": 16}, mesh={"data": 4, "fsdp": 2}, model={"dropout": 0.1}
+    )
+    file = recipe(tmp_path / "task.py", to_dict(config))
+    for name, count in (("alone", 1), ("together", 2)):
+        code, lines = Run(
+            "finetune", f"--config={file}", f"--workdir={tmp_path / name}", processes=count, devices=8 // count
+        ).end()
+        assert code == 0, lines
+    assert_close(log(tmp_path / "alone"), log(tmp_path / "together"), rtol=1e-6)
+    one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("alone", "together"))
+    assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-6)
