@@ -134,7 +134,7 @@ def test_when_one_is_killed_the_other_ends_and_all_start_again(config, file, tog
 
 @pytest.mark.long
 def test_one_that_stands_still_is_given_up(config, tmp_path):
-    """The other waits for it in a collective without end: its watchdog says where, and the launcher ends what stands."""
+    """The other waits for it in a collective: its watchdog says where, and the launcher ends what stands."""
     values = to_dict(override(config, run={"step_timeout": 15}))
     run = start(recipe(tmp_path / "small.py", values), tmp_path / "run", grace=5)
     run.wait_for("step 7/")

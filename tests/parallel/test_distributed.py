@@ -1,4 +1,4 @@
-"""`bertjax.parallel.distributed` of a process alone, which is mostly the identity; of several: tests/test_processes.py."""
+"""`bertjax.parallel.distributed` of a process alone; of several, see tests/test_processes.py."""
 
 import jax
 import numpy as np
