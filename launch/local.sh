@@ -72,15 +72,19 @@ once() {
         children+=($!)
     done
     # Each is waited for only when it is gone: a signal to this script ends `wait`, not the process.
-    local -A left=()
+    local -A left=() number=()
     local since=''
-    for pid in "${children[@]}"; do left[$pid]=yes; done
+    for i in "${!children[@]}"; do
+        left[${children[i]}]=yes
+        number[${children[i]}]=$i
+    done
     while [ "${#left[@]}" -gt 0 ]; do
         for pid in "${!left[@]}"; do
             running "$pid" && continue
-            wait "$pid"
+            wait "$pid" 2>/dev/null
             code=$?
             codes+=("$code")
+            case "$code" in 0 | 75) ;; *) echo "launch/local.sh: process ${number[$pid]} ended with $code" >&2 ;; esac
             unset "left[$pid]"
             [ "$code" -eq 0 ] || since="${since:-$SECONDS}"
         done
@@ -93,7 +97,7 @@ once() {
 
 running() {
     local state
-    read -r _ _ state _ <"/proc/$1/stat" 2>/dev/null && [ "$state" != Z ]
+    { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null && [ "$state" != Z ]
 }
 
 if [ -n "$dry" ]; then
