@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# A run on a Cloud TPU VM or a whole slice of them, from here; needs gcloud, logged in, with a project.
+#   launch/tpu_vm.sh create  NAME --zone=Z --type=v5litepod-16 [--spot] [--version=RUNTIME]
+#   launch/tpu_vm.sh install NAME --zone=Z [--nfs=HOST:/EXPORT --mount=/mnt/DIRECTORY]
+#   launch/tpu_vm.sh start   NAME --zone=Z [--type=T] [--max-restarts=R] pretrain --workdir=/mnt/DIRECTORY/bertjax/RUN ...
+#   launch/tpu_vm.sh status  NAME --zone=Z
+#   launch/tpu_vm.sh logs    NAME --zone=Z [--worker=I] [--lines=N] [--follow]
+#   launch/tpu_vm.sh stop    NAME --zone=Z
+#   launch/tpu_vm.sh delete  NAME --zone=Z --yes
+#   launch/tpu_vm.sh keep    NAME --zone=Z --type=T --spot [--nfs ... --mount ...] pretrain ...
+# All take --project=P and --dry-run. `create` asks for a queued resource and waits until it is there. `start` begins the
+# command on every worker, detached from ssh; with --type it refuses to run with fewer chips. `keep` does all of this, looks
+# every minute, creates again what Google took back, and ends with the exit code of the run; interrupted, it leaves the
+# run alone and can be started again. `delete` refuses what was not made here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/common.sh
+
+zone="" project="" type="" version="" spot="" nfs="" mount="" max_restarts=10 worker=0 lines=20 follow="" yes="" every=60
+values="zone project type version nfs mount max-restarts worker lines every" flags="spot follow yes"
+options "$values" "$flags" "$@"
+action="${words[0]:-}" name="${words[1]:-}"
+[ "$action" ] || fail "no action: create, install, start, status, logs, stop, delete or keep NAME --zone=ZONE"
+check_name "$name"
+options "$values" "$flags" ${words[@]+"${words[@]:2}"}
+[ "$zone" ] || fail "--zone is missing, as --zone=us-west4-a"
+check_number max-restarts "$max_restarts"
+check_number lines "$lines"
+check_number every "$every"
+[[ $worker =~ ^([0-9]+|all)$ ]] || fail "--worker=$worker is neither a number nor all"
+needs gcloud
+place=(--zone="$zone" ${project:+--project="$project"})
+
+on() { # WORKER WORD...: a command in the repository there
+    local where=$1
+    shift
+    run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$where" --command="cd bertjax && $(quoted "$@")"
+}
+
+# How many devices JAX sees on a slice of this type: v2 and v3 count cores and show each, v4 and v5p show two as one.
+devices() {
+    local size=${1##*-}
+    check_number type "$size"
+    case "$1" in
+    v4-* | v5p-*) echo $((size / 2)) ;;
+    *) echo "$size" ;;
+    esac
+}
+
+default_version() {
+    case "$type" in
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v[234]-*) echo tpu-ubuntu2204-base ;;
+    *) fail "--type=$type: name its software too, by --version" ;;
+    esac
+}
+
+# Of the queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED and so on; ABSENT where there is none.
+state() {
+    local answer
+    local query=(gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format="value(state.state)")
+    if [ "$dry_run" ]; then
+        run "${query[@]}"
+    elif answer=$("${query[@]}" 2>&1); then
+        tail -n 1 <<<"$answer"
+    elif [[ $answer == *NOT_FOUND* ]]; then
+        echo ABSENT
+    else
+        echo "$answer" >&2
+    fi
+}
+
+give_up() {
+    echo "launch: $*" >&2
+    exit 1
+}
+
+request() {
+    [ "$type" ] || fail "--type is missing, as --type=v5litepod-16"
+    version="${version:-$(default_version)}"
+    devices "$type" >/dev/null
+    run gcloud compute tpus queued-resources create "$name" --node-id="$name" "${place[@]}" --accelerator-type="$type" \
+        --runtime-version="$version" --labels=made-by=bertjax-launch ${spot:+--spot}
+}
+
+install() {
+    # What a run needs, committed or not.
+    run mkdir -p build
+    run tar -czf "build/$name.tar.gz" --exclude=__pycache__ pyproject.toml README.md LICENSE bertjax configs launch
+    run gcloud compute tpus tpu-vm scp "build/$name.tar.gz" "$name:bertjax.tar.gz" "${place[@]}" --worker=all
+    run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
+        --command="mkdir -p bertjax && tar -xzf bertjax.tar.gz -C bertjax"
+    on all launch/install.sh --device=tpu ${nfs:+--nfs="$nfs"} ${mount:+--mount="$mount"}
+    run rm "build/$name.tar.gz"
+}
+
+start() {
+    [ ${#words[@]} -gt 0 ] || fail "no command: pretrain --workdir=DIR, where DIR is one that all workers see"
+    local expected=()
+    [ -z "$type" ] || expected=(env "BERTJAX_EXPECT_DEVICES=$(devices "$type")")
+    on all launch/worker.sh start "$name" ${expected[@]+"${expected[@]}"} launch/run.sh --environment=launch/tpu.env \
+        --max-restarts="$max_restarts" "${words[@]}"
+}
+
+delete() {
+    local label
+    note "only if this prints bertjax-launch"
+    label=$(run gcloud compute tpus queued-resources describe "$name" "${place[@]}" \
+        --format="value(tpu.nodeSpec[0].node.labels.made-by)")
+    [ -z "$dry_run" ] || echo "$label"
+    [ "$dry_run" ] || [ "$label" = bertjax-launch ] || fail "$name was not made by launch/tpu_vm.sh; delete it yourself"
+    run gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet
+}
+
+failures=0
+# One look at an ACTIVE slice: starts what has not begun there, and ends this script when the run has ended.
+look() {
+    local seen codes code verdict=0
+    # A slice that is being taken back does not answer; soon its state says so.
+    seen=$(run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
+        --command="if cd bertjax 2>/dev/null; then launch/worker.sh status $name; else echo \$(hostname): absent; fi") || return 0
+    echo "$seen"
+    note "where a worker says absent; start alone where it says died"
+    if [ "$dry_run" ] || grep -q ': absent$' <<<"$seen"; then
+        if install && start; then failures=0; else failures=$((failures + 1)); fi
+        [ "$failures" -lt 3 ] || give_up "$name could not be installed or started three times"
+    elif grep -q ': died$' <<<"$seen"; then
+        start || true
+    elif ! grep -q ': running' <<<"$seen"; then
+        mapfile -t codes < <(sed -n 's/.*: ended //p' <<<"$seen")
+        [ ${#codes[@]} -gt 0 ] || return 0
+        for code in "${codes[@]}"; do
+            if [ "$code" -ne 0 ] && { [ "$verdict" -eq 0 ] || ! worth_a_restart "$code"; }; then verdict=$code; fi
+        done
+        exit "$verdict"
+    fi
+}
+
+case "$action" in
+create)
+    request
+    note "every 30 s, until it prints ACTIVE"
+    until [ "${now:-}" = ACTIVE ]; do
+        now=$(state)
+        [ -z "$dry_run" ] || { echo "$now" && exit; }
+        [[ $now != @(FAILED|SUSPENDING|SUSPENDED) ]] || give_up "$name is $now; see: gcloud compute tpus queued-resources describe"
+        [ "$now" = ACTIVE ] || sleep 30
+    done
+    echo "$name is there, and is paid for until launch/tpu_vm.sh delete $name --zone=$zone --yes" >&2
+    ;;
+install) install ;;
+start) start ;;
+status)
+    state
+    on all launch/worker.sh status "$name"
+    ;;
+logs) on "$worker" launch/worker.sh logs "$name" --lines="$lines" ${follow:+--follow} ;;
+stop) on all launch/worker.sh stop "$name" ;;
+delete)
+    [ "$yes" ] || fail "delete ends $name and what is on its disks: say --yes"
+    delete
+    ;;
+keep)
+    [ ${#words[@]} -gt 0 ] || fail "no command: pretrain --workdir=DIR, where DIR is one that all workers see"
+    while :; do
+        now=$(state)
+        if [ "$dry_run" ]; then
+            echo "$now"
+            note "where there is none"
+            request
+            note "where it is SUSPENDED, that is, was taken back"
+            delete
+            note "where it is ACTIVE"
+            look
+            note "again every $every s, until every worker says ended"
+            exit
+        fi
+        case "$now" in
+        ABSENT) request ;;
+        ACTIVE) look ;;
+        SUSPENDED)
+            echo "launch: $name was taken back; it is asked for again" >&2
+            delete
+            ;;
+        FAILED) give_up "$name is FAILED; see: gcloud compute tpus queued-resources describe $name" ;;
+        esac
+        sleep "$every"
+    done
+    ;;
+*) fail "$action is none of create, install, start, status, logs, stop, delete, keep" ;;
+esac
