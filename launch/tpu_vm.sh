@@ -85,15 +85,16 @@ request() {
         --runtime-version="$version" --labels=made-by=bertjax-launch ${spot:+--spot}
 }
 
-install() {
+install() { # chained: `set -e` does not hold in a function whose success is asked for
+    local archive="build/$name.tar.gz"
     # What a run needs, committed or not.
-    run mkdir -p build
-    run tar -czf "build/$name.tar.gz" --exclude=__pycache__ pyproject.toml README.md LICENSE bertjax configs launch
-    run gcloud compute tpus tpu-vm scp "build/$name.tar.gz" "$name:bertjax.tar.gz" "${place[@]}" --worker=all
-    run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
-        --command="mkdir -p bertjax && tar -xzf bertjax.tar.gz -C bertjax"
-    on all launch/install.sh --device=tpu ${nfs:+--nfs="$nfs"} ${mount:+--mount="$mount"}
-    run rm "build/$name.tar.gz"
+    run mkdir -p build &&
+        run tar -czf "$archive" --exclude=__pycache__ pyproject.toml README.md LICENSE bertjax configs launch &&
+        run gcloud compute tpus tpu-vm scp "$archive" "$name:bertjax.tar.gz" "${place[@]}" --worker=all &&
+        run rm "$archive" &&
+        run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
+            --command="mkdir -p bertjax && tar -xzf bertjax.tar.gz -C bertjax" &&
+        on all launch/install.sh --device=tpu ${nfs:+--nfs="$nfs"} ${mount:+--mount="$mount"}
 }
 
 start() {

@@ -72,8 +72,9 @@ stop)
     fi
     if [ -e "$directory/lock" ] && ! lock -n; then
         pid=$(cat "$directory/pid")
-        # If the first process was killed, what it left is the rest of its session.
-        kill -TERM "$pid" 2>/dev/null || kill -TERM -- "-$pid" 2>/dev/null || true
+        # If the first process was killed, what it left is the rest of its session. A dead one has no command line.
+        grep -qs . "/proc/$pid/cmdline" || pid="-$pid"
+        kill -TERM -- "$pid" 2>/dev/null || true
         lock -w 120 || echo "$(hostname): $name does not end; it may still be saving" >&2
     fi
     status
