@@ -34,6 +34,18 @@ options() {
     words=("$@")
 }
 
+# action_and_name "VALUES" "FLAGS" WORD...: ACTION NAME, with options anywhere before, between and behind them; what follows
+# is left in `words`.
+action_and_name() {
+    options "$@"
+    action=${words[0]:-}
+    [ "$action" ] || fail "no action; the first lines of $0 list them"
+    options "$1" "$2" "${words[@]:1}"
+    name=${words[0]:-}
+    check_name "$name"
+    options "$1" "$2" "${words[@]:1}"
+}
+
 # One line that a shell reads as these words.
 quoted() {
     local word line="" quote="'\\''"

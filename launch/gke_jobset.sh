@@ -13,14 +13,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
 
-image="" claim="" accelerator=tpu-v5-lite-podslice topology=4x4 chips_per_host=4 spot="" max_restarts=10
-namespace=default worker=0 lines=20 follow="" yes=""
+action="" name="" image="" claim="" accelerator=tpu-v5-lite-podslice topology=4x4 chips_per_host=4 spot=""
+max_restarts=10 namespace=default worker=0 lines=20 follow="" yes=""
 values="image claim accelerator topology chips-per-host max-restarts namespace worker lines" flags="spot follow yes"
-options "$values" "$flags" "$@"
-action="${words[0]:-}" name="${words[1]:-}"
-[ "$action" ] || fail "no action: yaml, apply, status, logs or delete NAME"
-check_name "$name"
-options "$values" "$flags" ${words[@]+"${words[@]:2}"}
+action_and_name "$values" "$flags" "$@"
 check_name "$namespace"
 check_number max-restarts "$max_restarts"
 check_number chips-per-host "$chips_per_host"

@@ -16,13 +16,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
 
-zone="" project="" type="" version="" spot="" nfs="" mount="" max_restarts=10 worker=0 lines=20 follow="" yes="" every=60
+action="" name="" zone="" project="" type="" version="" spot="" nfs="" mount="" max_restarts=10 worker=0 lines=20
+follow="" yes="" every=60
 values="zone project type version nfs mount max-restarts worker lines every" flags="spot follow yes"
-options "$values" "$flags" "$@"
-action="${words[0]:-}" name="${words[1]:-}"
-[ "$action" ] || fail "no action: create, install, start, status, logs, stop, delete or keep NAME --zone=ZONE"
-check_name "$name"
-options "$values" "$flags" ${words[@]+"${words[@]:2}"}
+action_and_name "$values" "$flags" "$@"
 [ "$zone" ] || fail "--zone is missing, as --zone=us-west4-a"
 check_number max-restarts "$max_restarts"
 check_number lines "$lines"
@@ -99,9 +96,10 @@ install() { # chained: `set -e` does not hold in a function whose success is ask
 
 start() {
     [ ${#words[@]} -gt 0 ] || fail "no command: pretrain --workdir=DIR, where DIR is one that all workers see"
-    local expected=()
-    [ -z "$type" ] || expected=(env "BERTJAX_EXPECT_DEVICES=$(devices "$type")")
-    on all launch/worker.sh start "$name" ${expected[@]+"${expected[@]}"} launch/run.sh --environment=launch/tpu.env \
+    # The workers of a slice are known to Google's metadata server and to no variable: JAX asks there.
+    local variables=(BERTJAX_PROCESSES=auto)
+    [ -z "$type" ] || variables+=("BERTJAX_EXPECT_DEVICES=$(devices "$type")")
+    on all launch/worker.sh start "$name" env "${variables[@]}" launch/run.sh --environment=launch/tpu.env \
         --max-restarts="$max_restarts" "${words[@]}"
 }
 

@@ -10,12 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
 
-lines=20 follow=""
-options "" "" "$@"
-action="${words[0]:-}" name="${words[1]:-}"
-[ "$action" ] || fail "no action: start, status, logs or stop NAME"
-check_name "$name"
-words=("${words[@]:2}")
+action="" name="" lines=20 follow=""
+action_and_name "lines" "follow" "$@"
 directory="$HOME/.bertjax/$name"
 
 lock() {
@@ -61,7 +57,6 @@ status)
     if [ "$dry_run" ]; then note "asks the lock ~/.bertjax/$name/lock"; else status; fi
     ;;
 logs)
-    options "lines" "follow" ${words[@]+"${words[@]}"}
     check_number lines "$lines"
     run tail -n "$lines" ${follow:+-F} "$directory/log"
     ;;

@@ -35,7 +35,7 @@ def test_a_run_from_nothing_to_nothing(place):
     assert started.returncode == 0, started.stderr
     # Through gcloud, ssh and two shells: word for word.
     place.until(lambda: place.records("arguments") == [command] * 2)
-    assert place.records("environment") == [["BERTJAX_EXPECT_DEVICES=2"]] * 2
+    assert place.records("environment") == [["BERTJAX_EXPECT_DEVICES=2", "BERTJAX_PROCESSES=auto"]] * 2
     state, *workers = tpu(place, "status").stdout.splitlines()
     assert state == "ACTIVE"
     assert len(workers) == 2
@@ -98,4 +98,4 @@ def test_delete_wants_a_yes_and_what_was_made_here(place):
 @pytest.mark.parametrize(("kind", "devices"), [("v5litepod-16", 16), ("v6e-8", 8), ("v4-32", 16), ("v5p-8", 4), ("v3-8", 8)])
 def test_as_many_devices_are_expected_as_jax_sees(place, kind, devices):
     run = tpu(place, "start", f"--type={kind}", "--dry-run", "pretrain")
-    assert f"BERTJAX_EXPECT_DEVICES={devices} " in run.stdout
+    assert f" BERTJAX_EXPECT_DEVICES={devices} " in run.stdout
