@@ -34,8 +34,8 @@ options() {
     words=("$@")
 }
 
-# action_and_name "VALUES" "FLAGS" WORD...: ACTION NAME, with options anywhere before, between and behind them; what follows
-# is left in `words`.
+# action_and_name "VALUES" "FLAGS" WORD...: ACTION NAME, with options before, between and behind them. What follows is left
+# in `words`.
 action_and_name() {
     options "$@"
     action=${words[0]:-}
@@ -85,10 +85,19 @@ worth_a_restart() {
     [ "$1" -eq 75 ] || [ "$1" -eq 6 ] || [ "$1" -gt 128 ]
 }
 
+# Of the exit codes of two processes of a run, the one that is the run's. A code that would only come again counts more than
+# one that is worth a restart: the peers of a process that stopped with 3 end with 6. Otherwise the first counts.
+worse() {
+    if [ "$1" -eq 0 ] || { [ "$2" -ne 0 ] && worth_a_restart "$1" && ! worth_a_restart "$2"; }; then
+        echo "$2"
+    else
+        echo "$1"
+    fi
+}
+
 # supervise RESTARTS START...: START begins processes in the background and adds their ids to `pids`. They are waited for,
-# and all started again, up to RESTARTS times, where the exit code is worth it. A code that is not counts more than one
-# that is: the peers of a process that stopped with 3 end with 6. SIGTERM, SIGINT and SIGHUP are passed on as SIGTERM, so
-# that the run saves, and end it.
+# and all started again, up to RESTARTS times, where the exit code is worth it. SIGTERM, SIGINT and SIGHUP are passed on as
+# SIGTERM, so that the run saves, and end it.
 supervise() {
     local restarts=$1 count=0 code pid verdict
     shift
@@ -104,9 +113,7 @@ supervise() {
                 wait "$pid" && code=0 || code=$?
                 [ "$asked" ] || break
             done
-            if [ "$code" -ne 0 ] && { [ "$verdict" -eq 0 ] || { worth_a_restart "$verdict" && ! worth_a_restart "$code"; }; }; then
-                verdict=$code
-            fi
+            verdict=$(worse "$verdict" "$code")
         done
         if [ "$stopping" ] || [ "$count" -ge "$restarts" ] || ! worth_a_restart "$verdict"; then
             trap - TERM INT HUP

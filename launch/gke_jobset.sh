@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A run on a TPU slice of a GKE cluster, as a JobSet: a pod for each host, all started again together where the exit code is
-# worth it.
+# A run on a TPU slice of a GKE cluster, as a JobSet: a pod for each host, all started again together where the exit code
+# is worth it.
 #   launch/gke_jobset.sh yaml   NAME --image=IMAGE --claim=CLAIM [--accelerator=A] [--topology=4x4] [--chips-per-host=4]
 #                               [--spot] [--max-restarts=R] pretrain --workdir=/share/RUN ...
 #   launch/gke_jobset.sh apply  NAME (the same)

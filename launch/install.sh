@@ -2,7 +2,7 @@
 # bertjax and the JAX of a device on this host, in .venv, and a shared directory where one is named; done once, harmless
 # when run again.
 #   launch/install.sh [--dry-run] [--device=tpu|cuda12|cuda13] [--nfs=HOST:/EXPORT --mount=/mnt/DIRECTORY]
-# Without --device JAX is for CPUs. A Python older than 3.11, as of Ubuntu 22.04, gets 3.12 beside it by uv, for this user.
+# Without --device JAX is for CPUs. Beside a Python older than 3.11, as of Ubuntu 22.04, this user gets 3.12 by uv.
 # --nfs mounts with sudo and makes MOUNT/bertjax, which belongs to you.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -3,20 +3,22 @@
 #   launch/tpu_vm.sh create  NAME --zone=Z --type=v5litepod-16 [--spot] [--version=RUNTIME]
 #   launch/tpu_vm.sh install NAME --zone=Z [--nfs=HOST:/EXPORT --mount=/mnt/DIRECTORY]
 #   launch/tpu_vm.sh start   NAME --zone=Z [--type=T] [--max-restarts=R] pretrain --workdir=/mnt/DIRECTORY/bertjax/RUN ...
+#   launch/tpu_vm.sh start   NAME --zone=Z --worker=0 prepare --workdir=/mnt/DIRECTORY/bertjax/RUN ...
 #   launch/tpu_vm.sh status  NAME --zone=Z
 #   launch/tpu_vm.sh logs    NAME --zone=Z [--worker=I] [--lines=N] [--follow]
 #   launch/tpu_vm.sh stop    NAME --zone=Z
 #   launch/tpu_vm.sh delete  NAME --zone=Z --yes
 #   launch/tpu_vm.sh keep    NAME --zone=Z --type=T --spot [--nfs ... --mount ...] pretrain ...
 # All take --project=P and --dry-run. `create` asks for a queued resource and waits until it is there. `start` begins the
-# command on every worker, detached from ssh; with --type it refuses to run with fewer chips. `keep` does all of this, looks
-# every minute, creates again what Google took back, and ends with the exit code of the run; interrupted, it leaves the
+# command on every worker, detached from ssh; with --type it refuses to run with fewer chips. With --worker it begins there
+# alone and without the chips, which only all workers together can use. `keep` does all of this, looks every minute (or
+# --every=SECONDS), creates again what Google took back, and ends with the exit code of the run; interrupted, it leaves the
 # run alone and can be started again. `delete` refuses what was not made here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
 
-action="" name="" zone="" project="" type="" version="" spot="" nfs="" mount="" max_restarts=10 worker=0 lines=20
+action="" name="" zone="" project="" type="" version="" spot="" nfs="" mount="" max_restarts=10 worker="" lines=20
 follow="" yes="" every=60
 values="zone project type version nfs mount max-restarts worker lines every" flags="spot follow yes"
 action_and_name "$values" "$flags" "$@"
@@ -24,7 +26,7 @@ action_and_name "$values" "$flags" "$@"
 check_number max-restarts "$max_restarts"
 check_number lines "$lines"
 check_number every "$every"
-[[ $worker =~ ^([0-9]+|all)$ ]] || fail "--worker=$worker is neither a number nor all"
+[[ $worker =~ ^[0-9]*$ ]] || fail "--worker=$worker is not a number"
 needs gcloud
 place=(--zone="$zone" ${project:+--project="$project"})
 
@@ -74,6 +76,10 @@ give_up() {
     exit 1
 }
 
+gone() {
+    give_up "$name is $1; Google says why: gcloud compute tpus queued-resources describe $name --zone=$zone"
+}
+
 request() {
     [ "$type" ] || fail "--type is missing, as --type=v5litepod-16"
     version="${version:-$(default_version)}"
@@ -96,10 +102,14 @@ install() { # chained: `set -e` does not hold in a function whose success is ask
 
 start() {
     [ ${#words[@]} -gt 0 ] || fail "no command: pretrain --workdir=DIR, where DIR is one that all workers see"
-    # The workers of a slice are known to Google's metadata server and to no variable: JAX asks there.
-    local variables=(BERTJAX_PROCESSES=auto)
-    [ -z "$type" ] || variables+=("BERTJAX_EXPECT_DEVICES=$(devices "$type")")
-    on all launch/worker.sh start "$name" env "${variables[@]}" launch/run.sh --environment=launch/tpu.env \
+    local variables=()
+    if [ "$worker" ]; then
+        variables=(JAX_PLATFORMS=cpu)
+    else
+        # The workers of a slice are known to Google's metadata server and to no variable: JAX asks there.
+        variables=(BERTJAX_PROCESSES=auto ${type:+BERTJAX_EXPECT_DEVICES="$(devices "$type")"})
+    fi
+    on "${worker:-all}" launch/worker.sh start "$name" env "${variables[@]}" launch/run.sh --environment=launch/tpu.env \
         --max-restarts="$max_restarts" "${words[@]}"
 }
 
@@ -119,7 +129,8 @@ look() {
     local seen codes code verdict=0
     # A slice that is being taken back does not answer; soon its state says so.
     seen=$(run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
-        --command="if cd bertjax 2>/dev/null; then launch/worker.sh status $name; else echo \$(hostname): absent; fi") || return 0
+        --command="if cd bertjax 2>/dev/null; then launch/worker.sh status $name; else echo \$(hostname): absent; fi") ||
+        return 0
     echo "$seen"
     note "where a worker says absent; start alone where it says died"
     if [ "$dry_run" ] || grep -q ': absent$' <<<"$seen"; then
@@ -131,7 +142,7 @@ look() {
         mapfile -t codes < <(sed -n 's/.*: ended //p' <<<"$seen")
         [ ${#codes[@]} -gt 0 ] || return 0
         for code in "${codes[@]}"; do
-            if [ "$code" -ne 0 ] && { [ "$verdict" -eq 0 ] || ! worth_a_restart "$code"; }; then verdict=$code; fi
+            verdict=$(worse "$verdict" "$code")
         done
         exit "$verdict"
     fi
@@ -144,7 +155,7 @@ create)
     until [ "${now:-}" = ACTIVE ]; do
         now=$(state)
         [ -z "$dry_run" ] || { echo "$now" && exit; }
-        [[ $now != @(FAILED|SUSPENDING|SUSPENDED) ]] || give_up "$name is $now; see: gcloud compute tpus queued-resources describe"
+        [[ $now != @(FAILED|SUSPENDING|SUSPENDED) ]] || gone "$now"
         [ "$now" = ACTIVE ] || sleep 30
     done
     echo "$name is there, and is paid for until launch/tpu_vm.sh delete $name --zone=$zone --yes" >&2
@@ -155,7 +166,7 @@ status)
     state
     on all launch/worker.sh status "$name"
     ;;
-logs) on "$worker" launch/worker.sh logs "$name" --lines="$lines" ${follow:+--follow} ;;
+logs) on "${worker:-0}" launch/worker.sh logs "$name" --lines="$lines" ${follow:+--follow} ;;
 stop) on all launch/worker.sh stop "$name" ;;
 delete)
     [ "$yes" ] || fail "delete ends $name and what is on its disks: say --yes"
@@ -183,7 +194,7 @@ keep)
             echo "launch: $name was taken back; it is asked for again" >&2
             delete
             ;;
-        FAILED) give_up "$name is FAILED; see: gcloud compute tpus queued-resources describe $name" ;;
+        FAILED) gone "$now" ;;
         esac
         sleep "$every"
     done

@@ -1,12 +1,11 @@
-"""When a run is started again, and what a signal does: launch/run.sh, gpu_node.sh and worker.sh with a pretended bertjax."""
+"""When a run is started again, and what a signal does: run.sh, gpu_node.sh and worker.sh with a pretended bertjax."""
 
 import os
 import re
 import signal
-import subprocess
 
 import pytest
-from fakes import ROOT, Place, alive
+from pretended import Place, alive, worth_a_restart
 
 from bertjax import errors
 
@@ -19,13 +18,6 @@ def place(tmp_path):
 def codes():
     """Of bertjax/errors.py: name -> exit code."""
     return {c.__name__: c.exit_code for c in vars(errors).values() if isinstance(c, type) and hasattr(c, "exit_code")}
-
-
-def worth_a_restart():
-    """The exit codes that launch/common.sh starts again."""
-    script = "source launch/common.sh; for i in {1..255}; do worth_a_restart $i && echo $i; done; true"
-    run = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    return {int(line) for line in run.stdout.split()}
 
 
 def test_of_the_documented_codes_two_are_worth_a_restart():

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import ROOT, Place
-from test_restarts import worth_a_restart
+from pretended import ROOT, Place, worth_a_restart
 
 from bertjax.cli.commands import COMMANDS
 
@@ -32,7 +31,8 @@ CASES = {
     "run": f"launch/run.sh --dry-run --environment=launch/tpu.env --max-restarts=3 {PRETRAIN}",
     "gpu_node": f"launch/gpu_node.sh --dry-run --gpus=8 --max-restarts=3 {PRETRAIN}",
     "gpu_node_per_gpu": f"launch/gpu_node.sh --dry-run --gpus=2 --per gpu {PRETRAIN}",
-    "gpu_node_hosts": "launch/gpu_node.sh --dry-run --gpus=8 --hosts=2 --host=1 --coordinator=10.0.0.5:8476 " + PRETRAIN,
+    "gpu_node_hosts": "launch/gpu_node.sh --dry-run --gpus=8 --hosts=2 --host=1 --coordinator=10.0.0.5:8476 "
+    + PRETRAIN,
     "gpu_node_hosts_per_gpu": "launch/gpu_node.sh --dry-run --gpus=2 --per=gpu --hosts=2 --host=1 "
     f"--coordinator=10.0.0.5:8476 {PRETRAIN}",
     "worker_start": f"launch/worker.sh --dry-run start tiny launch/run.sh {PRETRAIN}",
@@ -44,6 +44,7 @@ CASES = {
     "tpu_create_spot": TPU.format("create") + " --type=v6e-8 --spot",
     "tpu_install": TPU.format("install") + f" {SHARE}",
     "tpu_start": TPU.format("start") + f" --type=v5litepod-16 {PRETRAIN}",
+    "tpu_start_alone": TPU.format("start") + " --worker=0 prepare --workdir=/share/bert",
     "tpu_status": TPU.format("status"),
     "tpu_logs": TPU.format("logs") + " --worker=3 --follow",
     "tpu_stop": TPU.format("stop"),
@@ -93,7 +94,9 @@ def test_commands_of_bertjax_exist():
     """That the scripts, their heads and their files name."""
     found = set()
     for path in [*LAUNCH.iterdir(), *GOLDEN.iterdir()]:
-        found |= set(re.findall(r"\b(?:bin/bertjax|COMMAND: ?'?|args: \[.*?\.env\", \")(?: |)([a-z]+)", path.read_text()))
+        found |= set(
+            re.findall(r"\b(?:bin/bertjax|COMMAND: ?'?|args: \[.*?\.env\", \")(?: |)([a-z]+)", path.read_text())
+        )
     assert "pretrain" in found
     assert found <= {name.split()[0] for name in COMMANDS}
 
@@ -146,7 +149,10 @@ def test_a_program_that_is_missing_is_named(place, command, program):
         ("launch/tpu_vm.sh --dry-run delete tiny --zone=z", "--yes"),
         ("launch/tpu_vm.sh --dry-run start tiny --zone=z", "no command"),
         ("launch/gke_jobset.sh delete --dry-run tiny", "--yes"),
-        ("launch/gke_jobset.sh yaml tiny --image=i --claim=c --topology=4x4 --chips-per-host=3 pretrain", "do not make"),
+        (
+            "launch/gke_jobset.sh yaml tiny --image=i --claim=c --topology=4x4 --chips-per-host=3 pretrain",
+            "do not make",
+        ),
         ("launch/gke_jobset.sh yaml tiny --image=i --claim=c --topology=4 pretrain", "not like 4x4"),
         ("launch/gke_jobset.sh yaml tiny --claim=c pretrain", "--image"),
         ("launch/install.sh --device=npu", "none of tpu"),
@@ -187,7 +193,9 @@ def test_a_script_runs_or_is_sourced_and_says_how(path):
 
 
 def jobset(place, *flags):
-    run = place.run("launch/gke_jobset.sh", "yaml", "tiny", "--image=i", "--claim=c", *flags, "pretrain", "--workdir=/s/x")
+    run = place.run(
+        "launch/gke_jobset.sh", "yaml", "tiny", "--image=i", "--claim=c", *flags, "pretrain", "--workdir=/s/x"
+    )
     assert run.returncode == 0, run.stderr
     return yaml.safe_load(run.stdout)
 
@@ -213,7 +221,9 @@ def test_a_jobset_starts_again_on_the_same_codes(place):
     assert made["spec"]["failurePolicy"]["maxRestarts"] == 10
 
 
-@pytest.mark.parametrize(("flags", "hosts", "chips"), [((), 4, 16), (("--topology=2x2x4",), 4, 16), (("--topology=2x2",), 1, 4)])
+@pytest.mark.parametrize(
+    ("flags", "hosts", "chips"), [((), 4, 16), (("--topology=2x2x4",), 4, 16), (("--topology=2x2",), 1, 4)]
+)
 def test_a_jobset_has_a_pod_for_each_host_of_the_slice(place, flags, hosts, chips):
     made = jobset(place, *flags)
     job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
@@ -236,7 +246,7 @@ def test_a_jobset_on_spot_tolerates_it(place):
 
 
 def test_an_argument_reaches_the_pod_as_it_is(place):
-    words = ["pretrain", "--workdir=/s/a b", '--config.data.source=\\ "*.txt",\'x\'', "$(HOME) #: {a}", "yes"]
+    words = ["pretrain", "--workdir=/s/a b", "--config.data.source=\\ \"*.txt\",'x'", "$(HOME) #: {a}", "yes"]
     run = place.run("launch/gke_jobset.sh", "yaml", "tiny", "--image=i", "--claim=c", *words)
     job = yaml.safe_load(run.stdout)["spec"]["replicatedJobs"][0]["template"]["spec"]
     environment, *found = job["template"]["spec"]["containers"][0]["args"]

@@ -1,7 +1,7 @@
 """launch/tpu_vm.sh with a gcloud that only pretends: its workers are directories of this machine."""
 
 import pytest
-from fakes import Place
+from pretended import Place
 
 ZONE = "--zone=us-west4-a"
 TYPE = "--type=v5litepod-2"
@@ -24,7 +24,7 @@ def asked(place, what):
 
 
 def test_a_run_from_nothing_to_nothing(place):
-    command = ["pretrain", "--workdir=/mnt/my share/x", "--config.data.source=a b/*.txt,it's \"$HOME\""]
+    command = ["pretrain", "--workdir=/mnt/my share/x", '--config.data.source=a b/*.txt,it\'s "$HOME"']
     assert tpu(place, "create", TYPE).returncode == 0
     installed = tpu(place, "install", "--nfs=10.0.0.2:/share", "--mount=/mnt/share")
     assert installed.returncode == 0, installed.stderr
@@ -95,7 +95,9 @@ def test_delete_wants_a_yes_and_what_was_made_here(place):
     assert not asked(place, "queued-resources delete")
 
 
-@pytest.mark.parametrize(("kind", "devices"), [("v5litepod-16", 16), ("v6e-8", 8), ("v4-32", 16), ("v5p-8", 4), ("v3-8", 8)])
+@pytest.mark.parametrize(
+    ("kind", "devices"), [("v5litepod-16", 16), ("v6e-8", 8), ("v4-32", 16), ("v5p-8", 4), ("v3-8", 8)]
+)
 def test_as_many_devices_are_expected_as_jax_sees(place, kind, devices):
     run = tpu(place, "start", f"--type={kind}", "--dry-run", "pretrain")
     assert f" BERTJAX_EXPECT_DEVICES={devices} " in run.stdout

@@ -6,12 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 SYSTEM = (
-    "bash basename cat chmod cp cut date dirname env flock grep gzip head hostname id ln ls mkdir mktemp mountpoint mv ps rm sed "
-    "seq setsid sleep sort tail tar touch tr wc"
-).split()
+    *("bash", "cat", "cp", "dirname", "env", "flock", "grep", "gzip", "head", "hostname", "id", "mkdir", "mountpoint"),
+    *("mv", "rm", "sed", "seq", "setsid", "sleep", "sort", "tail", "tar", "touch", "wc"),
+)
 """What every Linux has. Nothing else is on the PATH of a test, so that no real cloud is ever spoken to."""
 
 BERTJAX = r"""#!/usr/bin/env bash
@@ -30,8 +30,8 @@ esac
 """
 
 GCLOUD = r"""#!/usr/bin/env bash
-# Workers are directories of this machine: `create` makes them, `delete` ends what runs there and removes them, and `ssh`
-# runs its command in each. `states` holds what `describe` says next; its last line stays.
+# Workers are directories of this machine: `create` makes them, `delete` ends what runs there and removes them, and
+# `ssh` runs its command in each. `states` holds what `describe` says next; its last line stays.
 printf '%s\n' "$*" >>"$FAKES/gcloud.log"
 for word; do case "$word" in --command=*) command=${word#*=} ;; esac; done
 workers=("$FAKES"/workers/*/)
@@ -62,6 +62,13 @@ while [[ $1 == --* ]]; do shift; done
 LOGGED = """#!/usr/bin/env bash
 echo "${0##*/} $*" >>"$FAKES/calls"
 """
+
+
+def worth_a_restart() -> set[int]:
+    """The exit codes that launch/common.sh starts again."""
+    script = "source launch/common.sh; for i in {1..255}; do worth_a_restart $i && echo $i; done; true"
+    run = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {int(line) for line in run.stdout.split()}
 
 
 class Place:
