@@ -17,9 +17,9 @@ SYSTEM = (
 BERTJAX = r"""#!/usr/bin/env bash
 # Ends as the next line of its plan says: an exit code, `kill` (SIGKILL), or `wait` (for SIGTERM, then 75).
 plan="$FAKES/plan${BERTJAX_PROCESS:-}"
-{ printf '%s\n' "$@"; echo --; } >>"$FAKES/arguments${BERTJAX_PROCESS:-}"
-{ env | grep ^BERTJAX_ | sort; echo --; } >>"$FAKES/environment${BERTJAX_PROCESS:-}"
 exec 8>>"$FAKES/plan.lock"; flock 8
+{ env | grep ^BERTJAX_ | sort; echo --; } >>"$FAKES/environment${BERTJAX_PROCESS:-}"
+{ printf '%s\n' "$@"; echo --; } >>"$FAKES/arguments${BERTJAX_PROCESS:-}"
 next=$(head -n 1 "$plan" 2>/dev/null); sed -i 1d "$plan" 2>/dev/null
 flock -u 8; exec 8>&-
 case "$next" in

@@ -134,8 +134,8 @@ def slurm(tmp_path):
 @pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: Debian's slurm-wlm and munge have them")
 @pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons run as root")
 def test_a_real_slurm_puts_the_job_back(slurm, tmp_path):
-    """Two tasks get SIGTERM, as at the end of their time, save and end with 75: the job runs again by itself. Then they end
-    with a code that would only come again: it stays down.
+    """Two tasks get SIGTERM, as at the end of their time, save and end with 75: the job runs again by itself. Then they
+    end with a code that would only come again: it stays down.
     """
     place = Place(tmp_path / "place")
     fake = place.bin / "bertjax"
