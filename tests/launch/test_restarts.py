@@ -128,7 +128,9 @@ def test_a_worker_outlives_what_started_it_and_is_stopped(place):
 
 def test_what_a_killed_worker_left_is_still_stopped(place):
     """The lock belongs to all of its processes, so that nothing starts beside a run that still holds the devices."""
-    place.plan("wait", 0)
+    place.plan(3, "wait", 0)
+    place.run("launch/worker.sh", "start", "tiny", "launch/run.sh", "pretrain")
+    place.until(lambda: "ended 3" in place.run("launch/worker.sh", "status", "tiny").stdout)
     place.run("launch/worker.sh", "start", "tiny", "launch/run.sh", "pretrain")
     place.until_it_waits()
     os.kill(int((place.root / "home/.bertjax/tiny/pid").read_text()), signal.SIGKILL)

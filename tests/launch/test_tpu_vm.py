@@ -83,6 +83,7 @@ def test_keep_gives_up_where_nothing_can_be_installed(place):
     run = tpu(place, "keep", TYPE, "--every=0", "pretrain")
     assert run.returncode == 1
     assert "three times" in run.stderr
+    assert not asked(place, "tpu-vm scp")  # what failed is not gone on with
 
 
 def test_delete_wants_a_yes_and_what_was_made_here(place):
