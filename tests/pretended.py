@@ -112,7 +112,7 @@ class Place:
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
         process = self.start(*command, **environment)
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         finally:
             process.kill()
             process.wait()
@@ -132,7 +132,7 @@ class Place:
         path = self.root / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def until(self, condition, seconds: float = 20) -> None:
+    def until(self, condition, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not happen"

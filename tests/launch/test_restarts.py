@@ -54,7 +54,7 @@ def test_a_signal_is_passed_on_and_ends_the_restarts(place, number):
     run = place.start("launch/run.sh", "--max-restarts=3", "pretrain")
     place.until_it_waits()
     run.send_signal(number)
-    out, _ = run.communicate(timeout=20)
+    out, _ = run.communicate(timeout=60)
     assert (run.returncode, len(place.records("arguments"))) == (75, 1)
     assert "saved" in out
 

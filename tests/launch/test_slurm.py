@@ -51,7 +51,7 @@ def test_a_preemption_that_reaches_the_shell_too_puts_the_job_back(place):
     grandchildren = subprocess.run(["pgrep", "-P", children[0]], capture_output=True, text=True, check=True).stdout
     for pid in grandchildren.split():
         os.kill(int(pid), signal.SIGTERM)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     assert (run.returncode, place.lines("calls")) == (75, ["scontrol requeue 17"])
 
 
