@@ -3,18 +3,18 @@
 # PYTHON names the interpreter (default python3), which must be 3.11 or newer.
 
 environment() {
-    local python="${PYTHON:-python3}" line done
+    local python="${PYTHON:-python3}" line installed
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "launch: $python is not Python 3.11 or newer; set PYTHON to one that is" >&2
         return 2
     fi
     [ -x .venv/bin/python ] || "$python" -m venv .venv || return
-    done=".venv/installed$1"
-    [ "$done" -nt pyproject.toml ] && return
+    installed=".venv/installed$1"
+    [ "$installed" -nt pyproject.toml ] && return
     line=$(.venv/bin/python -c 'import sys; print("py3%d" % sys.version_info.minor)')
     # Versions known to work, where this Python line has a list; the ranges of pyproject.toml otherwise.
     local constraints=()
     [ -f "launch/constraints-$line.txt" ] && constraints=(--constraint "launch/constraints-$line.txt")
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "${constraints[@]}" --editable ".$1" || return
-    touch "$done"
+    touch "$installed"
 }

@@ -109,15 +109,38 @@ def can_run(text):
     return not torch or importlib.util.find_spec("transformers")
 
 
+def launched(command):
+    """A command of launch/ as words, without an `sbatch OPTION ...` in front; None for another."""
+    words = shlex.split(command)
+    while words[0] == "sbatch" or (command.startswith("sbatch") and words[0].startswith("--")):
+        words = words[1:]
+    return words if words[0].startswith("launch/") else None
+
+
+def can_say(script):
+    """Whether it takes --dry-run."""
+    return "--dry-run" in (ROOT / script).read_text()
+
+
 def test_every_command_is_one_that_is_run_here_or_in_ci():
     ci = (ROOT / ".ci" / "run").read_text()
     for command in commands():
-        if command.startswith("launch/"):
-            script = command.split()[0]
-            assert script in ci, f"{script} is not run by .ci/run"
-            assert (ROOT / script).stat().st_mode & stat.S_IXUSR
+        words = launched(command)
+        if words:
+            assert words[0] in ci or can_say(words[0]), f"{words[0]} is not run by .ci/run"
+            assert (ROOT / words[0]).stat().st_mode & stat.S_IXUSR
         else:
             assert command.split()[0] == "bertjax", command
+
+
+def test_commands_of_launch_would_run(tmp_path):
+    """What needs a cluster or a cloud says here what it would do."""
+    dry = [words for words in map(launched, commands()) if words and can_say(words[0])]
+    assert dry
+    for script, *words in dry:
+        command = [ROOT / script, "--dry-run", *words]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (0, ""), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
