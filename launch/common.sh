@@ -97,24 +97,19 @@ worse() {
 
 # supervise RESTARTS START...: START begins processes in the background and adds their ids to `pids`. They are waited for,
 # and all started again, up to RESTARTS times, where the exit code is worth it. SIGTERM, SIGINT and SIGHUP are passed on as
-# SIGTERM, so that the run saves, and end it.
+# SIGTERM, so that the run saves, and end it. When one has ended before its time, the others have `grace` seconds to save
+# and end: they cannot go on without it, and one that hangs would not say so.
+grace=60
 supervise() {
-    local restarts=$1 count=0 code pid verdict
+    local restarts=$1 count=0 verdict
     shift
-    asked="" stopping=""
-    trap 'asked=yes stopping=yes; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT HUP
+    stopping=""
+    trap 'stopping=yes; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT HUP
     while :; do
-        pids=() verdict=0
+        pids=()
         "$@"
         [ -z "$stopping" ] || kill -TERM "${pids[@]}" 2>/dev/null || true # a signal while they were being started
-        for pid in "${pids[@]}"; do
-            while :; do # a signal ends the wait, not the process
-                asked=""
-                wait "$pid" && code=0 || code=$?
-                [ "$asked" ] || break
-            done
-            verdict=$(worse "$verdict" "$code")
-        done
+        together && verdict=0 || verdict=$?
         if [ "$stopping" ] || [ "$count" -ge "$restarts" ] || ! worth_a_restart "$verdict"; then
             trap - TERM INT HUP
             return "$verdict"
@@ -122,6 +117,28 @@ supervise() {
         count=$((count + 1))
         echo "launch: exit code $verdict; start again, $count of $restarts" >&2
     done
+}
+
+# The exit code of all `pids` together, when all have ended. Each is waited for when it is gone, since a signal ends the
+# wait and not the process.
+together() {
+    local verdict=0 since="" code i left=("${pids[@]}") running
+    while [ ${#left[@]} -gt 0 ]; do
+        sleep 0.2
+        running=$(jobs -rp)
+        for i in "${!left[@]}"; do
+            [[ $'\n'$running$'\n' != *$'\n'${left[i]}$'\n'* ]] || continue
+            wait "${left[i]}" 2>/dev/null && code=0 || code=$?
+            unset "left[i]"
+            verdict=$(worse "$verdict" "$code")
+            [ "$code" -eq 0 ] || since=${since:-$SECONDS}
+            [ ${#pids[@]} -eq 1 ] || [ "$code" -eq 0 ] || echo "launch: process $i ended with exit code $code" >&2
+        done
+        if [ "$since" ] && [ $((SECONDS - since)) -ge "$grace" ] && [ ${#left[@]} -gt 0 ]; then
+            kill -KILL "${left[@]}" 2>/dev/null || true
+        fi
+    done
+    return "$verdict"
 }
 
 # A START for one process.

@@ -34,7 +34,11 @@ class Run:
     def __init__(self, *command, processes, devices, restarts=0, grace=60, environment=None):
         # Unoptimised, as in this process: the programs are then the same, and so are their roundings.
         flags = "--xla_backend_optimization_level=0"
-        given = os.environ | {"BERTJAX_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+        given = os.environ | {
+            "BERTJAX": str(Path(sys.executable).with_name("bertjax")),
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": flags,
+        }
         shape = [
             "--processes",
             str(processes),
@@ -97,7 +101,7 @@ class Run:
         """Until it has started again so often, or has ended."""
         end = time.monotonic() + timeout
         while time.monotonic() < end and self.going():
-            if sum("starting again" in line for line in self.lines) >= count:
+            if sum("start again," in line for line in self.lines) >= count:
                 return
             time.sleep(0.2)
 

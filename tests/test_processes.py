@@ -126,9 +126,9 @@ def test_when_one_is_killed_the_other_ends_and_all_start_again(config, file, tog
     run.kill(1, signal.SIGKILL)
     code, lines = run.end()
     assert code == 0, lines
-    assert "launch/local.sh: process 1 ended with 137" in lines
+    assert "launch: process 1 ended with exit code 137" in lines
     assert not any("Traceback" in line for line in lines)
-    assert any(f"ended with {PeerError.exit_code}" in line for line in lines)
+    assert f"launch: exit code {PeerError.exit_code}; start again, 1 of 1" in lines
     assert_same_bits(config, together[0], tmp_path / "run")
 
 

@@ -100,6 +100,31 @@ def test_the_processes_of_a_host_are_started_again_together(place, plans, code, 
     assert [len(place.records(f"arguments{process}")) for process in (0, 1)] == [calls, calls]
 
 
+def test_one_that_hangs_when_another_has_ended_is_ended(place):
+    place.plan(6, process=0)
+    place.plan("wait", process=1)
+    run = place.run("launch/local.sh", "--processes=2", "--grace=1", "pretrain")
+    assert run.returncode == 6
+    assert "launch: process 0 ended with exit code 6\nlaunch: process 1 ended with exit code 137\n" in run.stderr
+
+
+def test_local_processes_know_each_other_and_their_devices(place):
+    place.plan(75, 0, process=0)
+    place.plan(6, 0, process=1)
+    run = place.run("launch/local.sh", "--processes", "2", "--devices", "3", "--max-restarts", "1", "pretrain")
+    assert run.returncode == 0, run.stderr
+    found = {process: place.records(f"environment{process}") for process in (0, 1)}
+    assert all(len(starts) == 2 for starts in found.values())
+    for process, starts in found.items():
+        for start in starts:
+            assert {"BERTJAX_EXPECT_DEVICES=6", "BERTJAX_PROCESSES=2", f"BERTJAX_PROCESS={process}"} < set(start)
+    coordinators = [
+        [next(v for v in start if v.startswith("BERTJAX_COORDINATOR=127.0.0.1:")) for start in starts]
+        for starts in found.values()
+    ]
+    assert coordinators[0] == coordinators[1]
+
+
 def test_a_worker_outlives_what_started_it_and_is_stopped(place):
     def worker(action, *more):
         return place.run("launch/worker.sh", action, "tiny", *more)

@@ -29,6 +29,8 @@ IMAGE = "--image=europe-docker.pkg.dev/me/images/bertjax:1 --claim=share"
 
 CASES = {
     "run": f"launch/run.sh --dry-run --environment=launch/tpu.env --max-restarts=3 {PRETRAIN}",
+    "local": f"launch/local.sh --dry-run --processes 2 --devices 4 --max-restarts 3 {PRETRAIN}",
+    "local_cpus": f"launch/local.sh --dry-run --processes=2 --grace=5 {PRETRAIN}",
     "gpu_node": f"launch/gpu_node.sh --dry-run --gpus=8 --max-restarts=3 {PRETRAIN}",
     "gpu_node_per_gpu": f"launch/gpu_node.sh --dry-run --gpus=2 --per gpu {PRETRAIN}",
     "gpu_node_hosts": "launch/gpu_node.sh --dry-run --gpus=8 --hosts=2 --host=1 --coordinator=10.0.0.5:8476 "
