@@ -2,6 +2,7 @@
 
 machine     the devices there are, their memory, the processor's cores
 sharding    the only file that names a PartitionSpec
+topology    machines that are not here, to compile for
 memory      what is free, what a compiled program takes, the most rows that fit
 
 Imports `config` and `errors`.
