@@ -108,10 +108,11 @@ def _main(shapes: tuple[Shape, ...]) -> float:
 def _read(inner: dict[str, Instruction], parameter: Instruction, operand: Instruction) -> float:
     """Of an operand of a fusion: the slices of it that are taken, if nothing else is done with it."""
     users = [i for i in inner.values() if parameter.name in i.operands]
-    if users and all(i.opcode in ("dynamic-slice", "slice", "gather") for i in users):
-        return sum(_main(i.shapes) for i in users)
-    if users and all(i.opcode == "dynamic-update-slice" and i.operands[0] == parameter.name for i in users):
-        return 0.0
+    if users and all(i.operands[0] == parameter.name for i in users):
+        if all(i.opcode in ("dynamic-slice", "slice", "gather") for i in users):
+            return sum(_main(i.shapes) for i in users)
+        if all(i.opcode == "dynamic-update-slice" for i in users):
+            return 0.0
     return _main(operand.shapes)
 
 
