@@ -52,7 +52,13 @@ SMALL = {
         "--config.model.ffn_size=32",
         "--config.data.batch_size=4",
     ],
-    "compile": RUN[4:6] + ["--config.data.batch_size=16", "--config.model.attention_dropout=0", "--config.model.vocab_size=300", "--config.model.num_layers=1"],
+    "compile": RUN[4:6]
+    + [
+        "--config.data.batch_size=16",
+        "--config.model.attention_dropout=0",
+        "--config.model.vocab_size=300",
+        "--config.model.num_layers=1",
+    ],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],

@@ -13,6 +13,8 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
          "partition-id", "replica-id", "opt-barrier", "async-start", "async-update", "async-done", "iota")  # fmt: skip
 """Opcodes that move nothing themselves."""
+_FUSIONS = ("fusion", "fusion-start")
+"""A GPU does some of them beside others; they are awaited later."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ def memory_bytes(program: Program, computation: str, instruction: Instruction) -
         return 0.0
     here = program.named[computation]
     read = [here[name] for name in instruction.operands if name in here]
-    if instruction.opcode == "fusion":
+    if instruction.opcode in _FUSIONS:
         inner = program.named.get(instruction.called[0], {}) if instruction.called else {}
         parameters = {int(i.inside): i for i in inner.values() if i.opcode == "parameter"}
         moved = _written(inner, instruction)
         for place, operand in enumerate(read):
             moved += _read(inner, parameters[place], operand) if place in parameters else _main(operand.shapes)
         return moved
+    if instruction.opcode == "copy-start":
+        return 2 * sum(_main(operand.shapes) for operand in read)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * _main(instruction.shapes)
     if instruction.opcode == "dynamic-update-slice":
@@ -82,7 +86,7 @@ def memory_bytes(program: Program, computation: str, instruction: Instruction) -
 
 def product_flops(program: Program, computation: str, instruction: Instruction) -> float:
     """Of the matrix products in an operation of a GPU or CPU program: two for each multiply-add."""
-    if instruction.opcode == "fusion":
+    if instruction.opcode in _FUSIONS:
         return sum(
             product_flops(program, name, i)
             for name in instruction.called
@@ -123,7 +127,7 @@ def _written(inner: dict[str, Instruction], fusion: Instruction) -> float:
         roots = [inner[name] for name in roots[0].operands if name in inner]
     while any(i.opcode == "bitcast" for i in roots):
         roots = [inner[i.operands[0]] if i.opcode == "bitcast" else i for i in roots]
-    if not any(i.opcode == "dynamic-update-slice" for i in roots):
+    if fusion.opcode == "fusion" and not any(i.opcode == "dynamic-update-slice" for i in roots):
         return _main(fusion.shapes)
     return sum(_main(inner[i.operands[1]].shapes if i.opcode == "dynamic-update-slice" else i.shapes) for i in roots)
 

@@ -57,6 +57,12 @@ def test_memory_is_counted_by_what_is_used():
     assert moved["slice"] == 2 * 4000 + 4  # a row out of 24, and its number
     assert moved["update"] == 4000 + 4000 + 4  # a row is read and written
     assert moved["stack"] == moved["done"] == 0
+    beside = hlo.parse(
+        SPLIT.replace(
+            "f32[1,1000]{1,0} fusion(%stack", "((f32[24,1000], s32[]), f32[1,1000], u32[]) fusion-start(%stack"
+        )
+    )
+    assert memory_bytes(beside, "main", beside.named["main"]["slice"]) == moved["slice"]
     fast = hlo.parse(SPLIT.replace("%x = bf16[1024,512]{1,0}", "%x = bf16[1024,512]{1,0:S(1)}"))
     assert memory_bytes(fast, "main", fast.named["main"]["product"]) == moved["product"] - 2 * 1024 * 512
 
