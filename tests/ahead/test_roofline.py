@@ -47,6 +47,10 @@ def test_work_covers_an_exchange_that_is_split():
     assert run.exposed(gathered) == run.exchange(gathered)
     found = run.estimate()
     assert found.exchanged - found.exposed == pytest.approx(product)
+    # Work before its start covers nothing.
+    first = "  %first = bf16[1024,256]{1,0} fusion(%x, %y), kind=kCustom, calls=%products\n  %start ="
+    later = timing(SPLIT.replace("  %start =", first), "h100", (2, 8))
+    assert later.exposed(later.collectives[0]) == run.exposed(reduced) > 0
     # With nothing between its ends, nothing covers it.
     bare = timing(SPLIT.replace("fusion(%x, %y), kind=kCustom", "bitcast(%x, %y)"), "h100", (2, 8))
     assert bare.exposed(bare.collectives[0]) == bare.exchange(bare.collectives[0])

@@ -65,6 +65,7 @@ def test_a_ring_sends_both_ways_and_a_line_one_way():
     assert of("v5e", 2, 4).link_seconds(1e9, grid(2, 4)) == pytest.approx(one / 2)  # two lines
     assert of("v5e", 16, 16).link_seconds(1e9, grid(1, 16)) == pytest.approx(one / 2)  # a ring
     assert of("v5e", 16, 16).link_seconds(1e9, grid(1, 8)) == pytest.approx(one)  # half of a ring
+    assert of("v5p", 4, 4, 8).link_seconds(1e9, grid(1, 1, 4)) == pytest.approx(1e9 / CHIPS["v5p"].link)
     assert of("v5p", 4, 4, 4).link_seconds(1e9, grid(4, 4, 4)) == pytest.approx(1e9 / CHIPS["v5p"].link / 6)
 
 
