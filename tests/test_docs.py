@@ -52,6 +52,13 @@ SMALL = {
         "--config.model.ffn_size=32",
         "--config.data.batch_size=4",
     ],
+    "compile": RUN[4:6]
+    + [
+        "--config.data.batch_size=16",
+        "--config.model.attention_dropout=0",
+        "--config.model.vocab_size=300",
+        "--config.model.num_layers=1",
+    ],
     "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
@@ -105,8 +112,8 @@ def arguments(command):
 
 def can_run(text):
     """Whether the extra is installed that a command or a file needs, if it needs one."""
-    torch = "--peer=torch" in text or "transformers" in text
-    return not torch or importlib.util.find_spec("transformers")
+    needs = {"--peer=torch": "transformers", "transformers": "transformers", "=v5e:": "libtpu", "=h100:": "jax_plugins"}
+    return all(importlib.util.find_spec(package) for part, package in needs.items() if part in text)
 
 
 def launched(command):

@@ -20,7 +20,7 @@ FLOORS = [
     {"trained"},
     {"tasks"},
     {"finetuning"},
-    {"bench"},
+    {"ahead", "bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -202,6 +202,27 @@ def compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int
     return 0
 
 
+def compile_ahead(config: Config, topology: str, search: bool, out: Path | None, json: bool) -> int:
+    from bertjax.ahead import search as searching
+    from bertjax.ahead import shown
+    from bertjax.ahead.compile import report
+
+    if search:
+        values, tried = searching.search(config, topology)
+        flags = searching.suggestion(config, values)
+        values |= {"tried": tried, "suggested": flags}
+    else:
+        values = report(config, topology)
+    if json:
+        show(dumps(values))
+    else:
+        show(shown.text(values) + (f"\n\n{shown.tried(tried, flags)}" if search else ""))
+    if out:
+        shown.plot(values, out)
+        say(f"{out}: the same as a picture")
+    return 0
+
+
 def bench(config: Config, peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.step import bench, table
 

@@ -214,6 +214,20 @@ COMMANDS = {
             words=Words("DIR ...", "work directories or Hugging Face directories", 1),
         ),
     ),
+    "compile": Command(
+        actions.compile_ahead,
+        "the training step for a machine that is not here: whether it fits, what it sends, its time by estimate",
+        "Compiles for TPUs (needs the [tpu] extra) or NVIDIA GPUs ([cuda12] or [cuda13]) without having any; a minute\n"
+        "or two. Bytes and exchanges are the compiler's, times are estimates.",
+        Takes(
+            flags=(
+                Flag("topology", "v5e:2x4|v5p:4x4x4|h100:8|h100:2x8", "the machine, docs/compile.md", required=True),
+                Flag("search", "", "try other meshes, rows at a time and remat, a compilation each; suggest the best"),
+                Flag("out", "FILE", "draw it as well; .png, .svg or .pdf", new_file(*_PICTURES)),
+                _JSON,
+            )
+        ),
+    ),
     "bench": Command(
         actions.bench,
         "time a training step on synthetic batches",

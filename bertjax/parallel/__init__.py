@@ -5,6 +5,7 @@ sharding    the only file that names a PartitionSpec
 launched    what a launcher tells a process: of how many it is one
 distributed several processes that are one run: their start, and what they decide together
 watchdog    ends a run that hangs
+topology    machines that are not here, to compile for
 memory      what is free, what a compiled program takes, the most rows that fit
 
 Imports `config` and `errors`.
