@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,9 @@ _JSON = {name: ocp.args.JsonRestore() for name in ("identity", "place", "config"
 
 @dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: `rows` of the data had been seen, `config` is the saved one, `model` is where in the state
-    the model is. `best` has the step and the value of the best evaluation, if there was one by which the run selects.
+    """A verified checkpoint: `rows` is the row of the data that is next, `config` the saved one, `model` where in the
+    state the model is. `best` has the step and the value of the best evaluation, if there was one by which the run
+    selects; `skipped` is of the run until then.
     """
 
     step: int
@@ -66,6 +67,7 @@ class Restored:
     config: dict[str, Any]
     model: tuple[str, ...] = ("params",)
     best: tuple[int, float] | None = None
+    skipped: guard.Skipped = guard.NOTHING
 
 
 class Checkpoints:
@@ -85,7 +87,16 @@ class Checkpoints:
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
         self._saver = ocp.AsyncCheckpointer(handler, async_options=options)
 
-    def save(self, step: int, state: TrainState, *, identity: Identity, rows: int, config: Config) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        identity: Identity,
+        rows: int,
+        config: Config,
+        skipped: guard.Skipped = guard.NOTHING,
+    ) -> None:
         """Copy the state off the devices, then write it in the background. An error of the last save is raised here.
 
         Raises NumericError, and saves nothing, if the state is not finite.
@@ -96,10 +107,11 @@ class Checkpoints:
             raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
         guard.check_state(step, state)
         best = None if state.best is None or not state.best.step else [int(state.best.step), state.best.number]
+        place = {"rows": rows, "model": list(state.place_of_model), "best": best, "skipped": list(astuple(skipped))}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_parts(state)),
             identity=ocp.args.JsonSave(identity),
-            place=ocp.args.JsonSave({"rows": rows, "model": list(state.place_of_model), "best": best}),
+            place=ocp.args.JsonSave(place),
             config=ocp.args.JsonSave(to_dict(config)),
         )
         try:
@@ -180,6 +192,30 @@ def saved(directory: Path) -> Restored | None:
     return None
 
 
+def last_good(directory: Path) -> Restored | None:
+    """The newest whole checkpoint below `directory` to which a run may go back, without its state; None if none is.
+
+    Its update was made, and it was due (`run.save_every`): so where a run was stopped changes nothing.
+    """
+    for path in (directory / str(step) for step in reversed(steps(directory))):
+        try:
+            verify(path)
+            found = _described(path)
+        except CheckpointError:  # as above
+            continue
+        every = found.config["run"]["save_every"]
+        if every and found.step % every == 0 and not found.skipped.in_a_row:
+            return found
+    return None
+
+
+def drop_after(directory: Path, step: int) -> None:
+    """Delete the checkpoints below `directory` of later steps than this, but for what no save wrote."""
+    for later in steps(directory):
+        if later > step:
+            _remove(directory / str(later))
+
+
 def clean(directory: Path) -> list[str]:
     """Make `directory` ready for a run to go on: drop unfinished saves, set damaged ones aside; a line for each.
 
@@ -210,13 +246,13 @@ def clean(directory: Path) -> list[str]:
     return lines
 
 
-def restore(directory: Path, abstract_state: TrainState) -> Restored:
-    """The newest checkpoint below `directory`, verified, onto the devices that `abstract_state` names.
+def restore(directory: Path, abstract_state: TrainState, *, step: int | None = None) -> Restored:
+    """The newest checkpoint below `directory`, or that of `step`, verified, onto the devices of `abstract_state`.
 
     Raises CheckpointError if there is none, if it is damaged or of another step, or if its arrays are not those of
     `abstract_state`; NumericError if they are not finite.
     """
-    path, found = _newest(directory)
+    path, found = _newest(directory, step)
     with _fitting(path):
         parts = _read(path, state=ocp.args.StandardRestore(_parts(abstract_state))).state
     return _checked(path, found, parts["step"], TrainState(**parts))
@@ -239,9 +275,9 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
     return _checked(path, found, state["step"], functools.reduce(operator.getitem, found.model, state))
 
 
-def _newest(directory: Path) -> tuple[Path, Restored]:
-    """The path of the newest checkpoint below `directory`, verified, and what it says of itself."""
-    found = _present(directory)
+def _newest(directory: Path, step: int | None = None) -> tuple[Path, Restored]:
+    """The path of the newest checkpoint below `directory`, or of that step, verified, and what it says of itself."""
+    found = _present(directory) if step is None else [step]
     if not found:
         raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
     path = directory / str(found[-1])
@@ -261,7 +297,8 @@ def _described(path: Path) -> Restored:
         averaged = found.config["optim"].get("ema", 0.0) > 0.0
         model = place.get("model", ["opt_state", "average"] if averaged else ["params"])
         described = Restored(int(path.name), None, found.identity, place["rows"], found.config)
-        return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None)
+        skipped = guard.Skipped(*place.get("skipped", ()))
+        return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None, skipped=skipped)
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
