@@ -364,10 +364,10 @@ def test_a_run_that_does_not_recover_ends_with_its_exit_code(inputs, tmp_path):
     optim = {"lr": 1e38, "clip_norm": 0.0, "warmup_steps": 0, "power": 0.0}
     config = tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run)
     command, environment = command_of(config, tmp_path / "run")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == NumericError.exit_code == 5
     *before, last = done.stderr.strip().splitlines()
-    assert last.startswith("bertjax: step 4: loss ") and "Traceback" not in done.stderr
+    assert last.startswith("bertjax: step 4: grad_norm nan, loss nan, ") and "Traceback" not in done.stderr
     assert "3 updates in a row were skipped, also after going back to step 1 with other data" in last
     (back,) = [line for line in before if "goes back" in line]
     assert back.endswith("goes back to step 1, and on with row 32 of the data")

@@ -253,6 +253,13 @@ def test_after_a_good_save_a_run_may_go_back_again(tmp_path, capsys):
     assert left(tmp_path)[:3] == (20, (20 + 6 + 6) * B, Skipped(0, 10))
 
 
+def test_weights_that_overflow_are_skipped_where_all_that_is_measured_is_a_number(tmp_path):
+    config = override(toy.CONFIG, optim={"lr": 3e38}, run={"skip_limit": 2})
+    with pytest.raises(NumericError, match="^step 2: the weights after it are not finite; 2 updates in a row"):
+        toy.train(tmp_path, config)
+    assert [loss for _, loss in log(tmp_path, "loss")] == [pytest.approx(4.001, abs=0.01)]
+
+
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
