@@ -290,6 +290,13 @@ class RunConfig:
         least=0,
         may_change=True,
     )
+    skip_limit: int = value(
+        5,
+        "updates skipped in a row, their loss, gradient or weights not being finite, before the run goes back to its"
+        " last checkpoint, once, with other data; 0 = none is skipped, the run ends at the first",
+        least=0,
+        may_change=True,
+    )
     keep: int = value(3, "newest checkpoints kept", least=1, may_change=True)
     tensorboard: bool = value(False, "also write TensorBoard events; needs the [tb] extra", may_change=True)
     peak_tflops: float = value(

@@ -13,7 +13,7 @@ metrics      metrics.jsonl and TensorBoard
 curves       the learning curves as a picture
 checkpoint   Orbax behind a thin interface: saved together, verified before use
 workdir      where a run's files are, its config, what of it may change
-guard        what is saved, restored or reported is finite
+guard        what is not finite is skipped, and never saved, restored or reported
 
 Imports `config`, `parallel`, `model`, `storage`, `progress`, `signals`. No host data: batches come from the task.
 """

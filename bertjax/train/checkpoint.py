@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,17 @@ Identity = dict[str, str]
 
 
 _JSON = ("identity", "place", "config")
-"""Items that Orbax writes as JSON, each into this file of its directory:"""
-_CONTENT = "metadata"
-_CONTENT_LIMIT = 10_000_000  # bytes
+_CONTENT, _CONTENT_LIMIT = (
+    "metadata",
+    10_000_000,
+)  # the file, and its most bytes, in which Orbax has each of these items
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A verified checkpoint: `rows` of the data had been seen, `config` is the saved one, `model` is where in the state
-    the model is. `best` has the step and the value of the best evaluation, if there was one by which the run selects.
+    """A verified checkpoint: `rows` is the row of the data that is next, `config` the saved one, `model` where in the
+    state the model is. `best` has the step and the value of the best evaluation, if there was one by which the run
+    selects; `skipped` is of the run until then.
     """
 
     step: int
@@ -71,6 +73,7 @@ class Restored:
     config: dict[str, Any]
     model: tuple[str, ...] = ("params",)
     best: tuple[int, float] | None = None
+    skipped: guard.Skipped = guard.NOTHING
 
 
 class Checkpoints:
@@ -78,16 +81,24 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep: int) -> None:
         """Raises StorageError if `directory` cannot be made."""
-        self._directory = directory.absolute()
         self._keep = keep
-        self._pending = self._directory
+        self._directory = self._pending = directory.absolute()
         distributed.by_first(self._make)
         # Directories are made at once: of a background thread that cannot make one, others wait forever.
         options = ocp.AsyncOptions(post_finalization_callback=self._finalise, create_directories_asynchronously=False)
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
         self._saver = ocp.AsyncCheckpointer(handler, async_options=options)
 
-    def save(self, step: int, state: TrainState, *, identity: Identity, rows: int, config: Config) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        identity: Identity,
+        rows: int,
+        config: Config,
+        skipped: guard.Skipped = guard.NOTHING,
+    ) -> None:
         """Copy the state off the devices, then write it in the background. An error of the last save is raised here.
 
         Raises NumericError, and saves nothing, if the state is not finite.
@@ -97,10 +108,11 @@ class Checkpoints:
         distributed.by_first(self._check_free)
         guard.check_state(step, state)
         best = None if state.best is None or not state.best.step else [int(state.best.step), state.best.number]
+        place = {"rows": rows, "model": list(state.place_of_model), "best": best, "skipped": list(astuple(skipped))}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_parts(state)),
             identity=ocp.args.JsonSave(identity),
-            place=ocp.args.JsonSave({"rows": rows, "model": list(state.place_of_model), "best": best}),
+            place=ocp.args.JsonSave(place),
             config=ocp.args.JsonSave(to_dict(config)),
         )
         try:
@@ -136,8 +148,7 @@ class Checkpoints:
             raise StorageError(f"{self._pending}: is in the place of the checkpoint; move it away and start again")
 
     def _finalise(self) -> None:
-        # Orbax calls this when the files of all processes are written, before the rename, and in the first process
-        # only: manifest and checkpoint appear as one.
+        # Orbax calls this in the first process, when all have written and before the rename: both appear as one.
         write_manifest(_uncommitted(self._pending), int(self._pending.name))
 
     def _unwritable(self, error: Exception) -> StorageError:
@@ -194,6 +205,30 @@ def saved(directory: Path) -> Restored | None:
     return None
 
 
+def last_good(directory: Path) -> Restored | None:
+    """The newest whole checkpoint below `directory` to which a run may go back, without its state; None if none is.
+
+    Its update was made, and it was due (`run.save_every`): so where a run was stopped changes nothing.
+    """
+    for path in (directory / str(step) for step in reversed(steps(directory))):
+        try:
+            verify(path)
+            found = _described(path)
+        except CheckpointError:  # as above
+            continue
+        every = found.config["run"]["save_every"]
+        if every and found.step % every == 0 and not found.skipped.in_a_row:
+            return found
+    return None
+
+
+def drop_after(directory: Path, step: int) -> None:
+    """Delete the checkpoints below `directory` of later steps than this, but for what no save wrote."""
+    for later in steps(directory):
+        if later > step:
+            _remove(directory / str(later))
+
+
 def clean(directory: Path) -> list[str]:
     """Make `directory` ready for a run to go on: drop unfinished saves, set damaged ones aside; a line for each.
 
@@ -224,13 +259,13 @@ def clean(directory: Path) -> list[str]:
     return lines
 
 
-def restore(directory: Path, abstract_state: TrainState) -> Restored:
-    """The newest checkpoint below `directory`, verified, onto the devices that `abstract_state` names.
+def restore(directory: Path, abstract_state: TrainState, *, step: int | None = None) -> Restored:
+    """The newest checkpoint below `directory`, or that of `step`, verified, onto the devices of `abstract_state`.
 
     Raises CheckpointError if there is none, if it is damaged or of another step, or if its arrays are not those of
     `abstract_state`; NumericError if they are not finite.
     """
-    path, found = _newest(directory)
+    path, found = _newest(directory, step)
     with _fitting(path):
         parts = _read(path, state=ocp.args.StandardRestore(_parts(abstract_state))).state
     return _checked(path, found, parts["step"], TrainState(**parts))
@@ -253,12 +288,11 @@ def restore_params(directory: Path, abstract_params: Any) -> Restored:
     return _checked(path, found, state["step"], functools.reduce(operator.getitem, found.model, state))
 
 
-def _newest(directory: Path) -> tuple[Path, Restored]:
-    """The path of the newest checkpoint below `directory`, verified, and what it says of itself.
-
-    Of several processes, all take the one that the first sees, and each verifies its share of the files.
+def _newest(directory: Path, step: int | None = None) -> tuple[Path, Restored]:
+    """The path of the newest checkpoint below `directory` (that the first process sees), or of that step, verified by
+    all processes together, and what it says of itself.
     """
-    found = distributed.by_first(lambda: _present(directory))
+    found = distributed.by_first(lambda: _present(directory)) if step is None else [step]
     if not found:
         raise CheckpointError(f"{directory}: holds no checkpoint; train with this --workdir first")
     path = directory / str(found[-1])
@@ -278,7 +312,8 @@ def _described(path: Path) -> Restored:
         averaged = config["optim"].get("ema", 0.0) > 0.0
         model = place.get("model", ["opt_state", "average"] if averaged else ["params"])
         described = Restored(int(path.name), None, identity, place["rows"], config)
-        return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None)
+        skipped = guard.Skipped(*place.get("skipped", ()))
+        return replace(described, model=tuple(model), best=(best[0], best[1]) if best else None, skipped=skipped)
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

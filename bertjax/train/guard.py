@@ -1,24 +1,74 @@
-"""What is saved, restored or reported is finite: a NaN or an infinity ends a run with its name and place."""
+"""What is not finite, a NaN or an infinity, gets into no weights: its update is skipped, and what is saved, restored or
+reported is refused with its name and place.
+"""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from bertjax.errors import NumericError
 
 FIX = "lower optim.lr or set optim.clip_norm, and start in another --workdir"
 
 
+def skip(new: Any, old: Any, *sums: jax.Array) -> tuple[jax.Array, Any]:
+    """Of an update from `old` to `new`: whether it is skipped, as 1.0 or 0.0, and the tree that is then the state.
+
+    It is skipped where something in `new` or one of the scalars `sums` is not finite. Then all stays as it is in `old`,
+    except for the count that the learning rate follows. One scalar decides for all arrays and on all devices.
+    """
+    floats = [x for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.floating)]
+    finite = jnp.stack([jnp.isfinite(x).all() for x in (*sums, *floats)]).all()
+
+    def chosen(new: Any, old: Any) -> Any:
+        return new if _is_rate(new) else jnp.where(finite, new, old)
+
+    return 1.0 - finite.astype(jnp.float32), jax.tree.map(chosen, new, old, is_leaf=_is_rate)
+
+
+def _is_rate(x: Any) -> bool:
+    return isinstance(x, optax.ScaleByScheduleState)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """How many updates a run has skipped: in a row up to now, and in all."""
+
+    in_a_row: int = 0
+    in_all: int = 0
+
+    def after(self, skipped: bool) -> "Skipped":
+        """Of the run after one more step."""
+        return Skipped(self.in_a_row + 1, self.in_all + 1) if skipped else Skipped(0, self.in_all)
+
+
+NOTHING = Skipped()
+
+
+class Diverged(Exception):
+    """So many updates in a row were skipped that those which follow will be too: the last of them, and why."""
+
+    def __init__(self, step: int, skipped: Skipped, reason: str) -> None:
+        super().__init__(step, skipped, reason)
+        self.step, self.skipped, self.reason = step, skipped, reason
+
+
+def not_finite(values: Mapping[str, float | None]) -> str:
+    """Those of `values` that are no finite numbers, for a person; None stands for one that is not known."""
+    return ", ".join(f"{name} {x}" for name, x in values.items() if x is not None and not math.isfinite(x))
+
+
 def check_values(where: str, values: Mapping[str, float | None]) -> None:
     """Raise NumericError with all of `values` that are no finite numbers; None stands for one that is not known."""
-    bad = [f"{name} {x}" for name, x in values.items() if x is not None and not math.isfinite(x)]
-    if bad:
-        raise NumericError(f"{where}: {', '.join(bad)}: no longer a number; earlier checkpoints are intact: {FIX}")
+    if bad := not_finite(values):
+        raise NumericError(f"{where}: {bad}: no longer a number; earlier checkpoints are intact: {FIX}")
 
 
 def check_state(step: int, state: Any) -> None:

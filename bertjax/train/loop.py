@@ -42,11 +42,11 @@ def run(
     watchdog: Watchdog,
 ) -> bool:
     """Train from `state` to `run.steps`, or until patience ends; False if it was asked to stop before that. Either way
-    the state is saved.
+    the state is saved. Else a step whose update was skipped is not: it would push out what there is to go back to.
 
-    `batches` are the rows of this process; `put` takes a host batch to the devices. Raises NumericError where a loss or
-    an evaluation is no longer a number; and whatever `batches` raises, when the state of the step before is saved,
-    unless other processes are in the run.
+    `batches` are the rows of this process; `put` takes a host batch to the devices. Raises NumericError where an
+    evaluation is no longer a number, Diverged after `run.skip_limit` skipped updates in a row; and whatever `batches`
+    raises, when the state of the step before is saved, unless other processes are in the run.
     """
     run = config.run
     saved = int(state.step)
@@ -70,9 +70,10 @@ def run(
             state, last = _evaluated(config, task, step, state, recorder)
         if last or stopping or _due(step, run.save_every):
             recorder.flush()
-            watchdog.alive(f"the save of step {step}")
-            save(step, state)
-            saved = step
+            if last or stopping or not recorder.skipped.in_a_row:
+                watchdog.alive(f"the save of step {step}")
+                save(step, state)
+                saved = step
         if stopping and not last:
             return False
         if last:

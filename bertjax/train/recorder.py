@@ -21,8 +21,13 @@ Batch = dict[str, np.ndarray]
 class Recorder:
     """Takes the values of each step, and settles them when the next one has been dispatched."""
 
-    def __init__(self, run: RunConfig, writer: Writer | Nowhere, progress: Progress, rates: "Rates") -> None:
+    def __init__(
+        self, run: RunConfig, writer: Writer | Nowhere, progress: Progress, rates: "Rates", skipped: guard.Skipped
+    ) -> None:
+        """`skipped` is what a run that goes on had skipped before."""
         self._run, self._writer, self._progress, self._rates = run, writer, progress, rates
+        self.skipped = skipped
+        """Updates that were skipped, of the steps that are settled."""
         self._pending: tuple[int, Any] | None = None
         self._settled = 0
         self._begun = time.monotonic()
@@ -35,11 +40,18 @@ class Recorder:
         self._pending = (step, values)
 
     def flush(self) -> None:
-        """Settle the pending step: stop on a loss that is no number, write a line if one is due."""
+        """Settle the pending step: count an update that was skipped, write a line if one is due.
+
+        Raises Diverged after `run.skip_limit` skipped in a row; NumericError where a number of an update that was made
+        is none.
+        """
         if self._pending is None:
             return
         (step, pending), self._pending = self._pending, None
-        values = flat(jax.device_get(pending))
+        values: dict[str, float | None] = {**flat(jax.device_get(pending))}
+        self.skipped = self.skipped.after(bool(values.pop("skipped")))
+        if self.skipped.in_a_row:
+            values = self._skipping(step, values)
         guard.check_values(f"step {step}", values)
         self._progress.advance()
         self._settled += 1
@@ -47,7 +59,8 @@ class Recorder:
             self._tell_first(step)
             self._rates.restart()  # the first step compiled
         if step % self._run.log_every == 0 or step == self._run.steps:
-            self._write(step, {**values, **self._rates.take()})
+            count = {"skipped": self.skipped.in_all} if self.skipped.in_all else {}
+            self._write(step, {**values, **count, **self._rates.take()})
 
     def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
         """Record what an evaluation gave; the time that it took is left out of the rates."""
@@ -57,6 +70,16 @@ class Recorder:
     def tell(self, line: str) -> None:
         """Say something of the run, beside its progress."""
         self._progress.say(line)
+
+    def _skipping(self, step: int, values: dict[str, float | None]) -> dict[str, float | None]:
+        """Tell that the update of this step was skipped; its values, with None for those that are no numbers."""
+        in_a_row, limit = self.skipped.in_a_row, self._run.skip_limit
+        reason = guard.not_finite(values)
+        reason = f"{reason}: no longer a number" if reason else "the weights after it are not finite"
+        if in_a_row >= max(limit, 1):
+            raise guard.Diverged(step, self.skipped, reason)
+        self.tell(f"step {step}: {reason}; the update is skipped, {in_a_row} in a row (run.skip_limit = {limit})")
+        return {name: x if x is not None and math.isfinite(x) else None for name, x in values.items()}
 
     def _write(self, step: int, values: dict[str, float | None]) -> None:
         guard.check_values(f"step {step}", values)

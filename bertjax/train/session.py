@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from bertjax import signals, storage
 from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
-from bertjax.errors import DataError, WorkerError
+from bertjax.errors import DataError, NumericError, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import distributed, sharding
 from bertjax.parallel.watchdog import Watchdog
 from bertjax.progress import Progress
-from bertjax.train import checkpoint, curves, loop, workdir
+from bertjax.train import checkpoint, curves, guard, loop, workdir
 from bertjax.train.metrics import Nowhere, Writer
 from bertjax.train.optim import make_optimizer
 from bertjax.train.recorder import Rates, Recorder
@@ -103,40 +103,29 @@ def train(
     same call goes on from it. `begin` None = a new run begins with fresh parameters. `ready` may raise to refuse the
     run, when nothing has been written yet. `origin` is saved with the config. `engine` None = one of its own; of runs
     that share one, the first compiles.
+
+    After `run.skip_limit` skipped updates in a row the run goes back to its last good checkpoint, with other data.
+    Raises NumericError if there is none, if it has gone back there before, or for an evaluation that is no number.
     """
     run, engine = config.run, engine or Engine(config, task, mesh)
     with _held(directory):
         for line in distributed.by_first(lambda: checkpoint.clean(directory / "checkpoints")):
             say(line)
         resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
-        start, stop = int(resumed[0].step) if resumed else 0, signals.noted()
-        if resumed and (told := _is_done(config, resumed[0])):
+        if resumed and (told := _is_done(config, resumed.state)):
             say(f"{directory}: {told}")
             return True
         train_step = engine.step_of(config, task)
         if ready:
-            distributed.agreed(partial(ready, train_step, resumed[0] if resumed else engine.shapes))
-        state, row = resumed or (_begun(engine.fresh(run.seed), begin), 0)
+            distributed.agreed(partial(ready, train_step, resumed.state if resumed else engine.shapes))
+        place = resumed or _Place(0, 0, guard.NOTHING, _begun(engine.fresh(run.seed), begin))
         distributed.by_first(lambda: workdir.save_config(directory, config, origin))
-        with (
-            stop,  # first, so that it also covers the end of the last save
-            _telling_what_is_saved(directory, start, stop),
-            Watchdog(run.step_timeout) as watchdog,
-            closing(task.batches(row)) as batches,
-            closing(_writer(directory, start, run)) as writer,
-            closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
-            closing(Progress(run.steps, start=start, unit="step", label="train")) as progress,
-        ):
-
-            def save(step: int, state: TrainState) -> None:
-                rows = row + (step - start) * config.data.batch_size
-                saves.save(step, state, identity=task.identity, rows=rows, config=config)
-
-            peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
-            recorder = Recorder(run, writer, progress, Rates(flops=task.flops_per_token, peak=peak))
-            put = partial(sharding.put_rows, mesh=mesh, rows=config.data.batch_size)
-            heeded = distributed.Together(stop) if distributed.several() else stop
-            done = loop.run(config, task, state, train_step, batches, put, recorder, save, heeded, watchdog)
+        stop = signals.noted()
+        with stop, _telling_what_is_saved(directory, place.step, stop):  # also around the end of the last save
+            done = _trained(config, task, directory, mesh, place, train_step, stop)
+            while isinstance(done, guard.Diverged):
+                place = _gone_back(config, directory, place, done, engine.shapes)
+                done = _trained(config, task, directory, mesh, place, train_step, stop)
             stop.asked = stop.asked or ("" if done else "another process was")
         if distributed.first():
             curves.plot(directory, chosen="_".join(task.selects or ()))
@@ -155,10 +144,82 @@ def _held(directory: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is: its step, the row of the data that comes next, what it has skipped, and its state."""
+
+    step: int
+    row: int
+    skipped: guard.Skipped
+    state: TrainState
+
+    def row_after(self, step: int, config: Config) -> int:
+        """The row that comes next after a later step."""
+        return self.row + (step - self.step) * config.data.batch_size
+
+
+def _trained(
+    config: Config,
+    task: Task,
+    directory: Path,
+    mesh: Mesh,
+    place: _Place,
+    train_step: JittedStep,
+    stop: signals.noted,
+) -> bool | guard.Diverged:
+    """What `loop.run` gives from there on, or that the run has diverged. The state is used up."""
+    run = config.run
+    with (
+        Watchdog(run.step_timeout) as watchdog,
+        closing(task.batches(place.row)) as batches,
+        closing(_writer(directory, place.step, run)) as writer,
+        closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
+        closing(Progress(run.steps, start=place.step, unit="step", label="train")) as progress,
+    ):
+
+        def save(step: int, state: TrainState) -> None:
+            rows, skipped = place.row_after(step, config), recorder.skipped
+            saves.save(step, state, identity=task.identity, rows=rows, config=config, skipped=skipped)
+
+        peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
+        rates = Rates(flops=task.flops_per_token, peak=peak)
+        recorder = Recorder(run, writer, progress, rates, place.skipped)
+        put = partial(sharding.put_rows, mesh=mesh, rows=config.data.batch_size)
+        heeded = distributed.Together(stop) if distributed.several() else stop
+        try:
+            return loop.run(config, task, place.state, train_step, batches, put, recorder, save, heeded, watchdog)
+        except guard.Diverged as error:
+            return error.with_traceback(None)  # whose frames hold a state
+
+
 def _writer(directory: Path, start: int, run: RunConfig) -> Writer | Nowhere:
     if distributed.first():
         return Writer(directory, start_step=start, tensorboard=run.tensorboard)
     return Nowhere()
+
+
+def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverged, target: TrainState) -> _Place:
+    """Where a run that went on from `place` and diverged goes on: at its last good checkpoint, with the rows that come
+    next. Raises NumericError if there is none, or if it has gone back there before.
+
+    By how many rows a run is ahead of its steps tells how often it has gone back: a checkpoint with fewer is of before.
+    """
+    if not config.run.skip_limit:
+        raise NumericError(f"step {why.step}: {why.reason}; earlier checkpoints are intact: {guard.FIX}")
+    checkpoints, row = directory / "checkpoints", place.row_after(why.step, config)
+    happened = f"step {why.step}: {why.reason}; {why.skipped.in_a_row} updates in a row were skipped"
+    for line in distributed.by_first(lambda: checkpoint.clean(checkpoints)):
+        say(line)
+    good = checkpoint.last_good(checkpoints)
+    if good is None:
+        raise NumericError(f"{happened}, and there is no checkpoint to go back to: {guard.FIX}")
+    if row != good.rows + (why.step - good.step) * config.data.batch_size:
+        tried = f"also after going back to step {good.step} with other data"
+        raise NumericError(f"{happened}, {tried}; earlier checkpoints are intact: {guard.FIX}")
+    say(f"{directory}: {happened}: goes back to step {good.step}, and on with row {row:,} of the data")
+    distributed.by_first(lambda: checkpoint.drop_after(checkpoints, good.step))
+    state = checkpoint.restore(checkpoints, target, step=good.step).state
+    return _Place(good.step, row, guard.Skipped(0, why.skipped.in_all), state)
 
 
 def _is_done(config: Config, state: TrainState) -> str:
@@ -193,8 +254,8 @@ def _begun(state: TrainState, begin: Begin | None) -> TrainState:
     return replace(state, params=distributed.on_devices(params, like=state.params))
 
 
-def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> tuple[TrainState, int] | None:
-    """The saved state and the number of rows it has seen; None if nothing is saved."""
+def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> _Place | None:
+    """Where the run in `directory` is; None if nothing is saved."""
     if not distributed.by_first(lambda: bool(checkpoint.steps(directory / "checkpoints"))):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
@@ -203,7 +264,7 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
     say(f"{directory}: goes on from step {restored.step}")
     if told := _other_end(restored.config, config):
         say(told)
-    return restored.state, restored.rows
+    return _Place(restored.step, restored.rows, restored.skipped, restored.state)
 
 
 def check_identity(directory: Path, saved: checkpoint.Identity, identity: checkpoint.Identity) -> None:

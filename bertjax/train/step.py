@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax.parallel import sharding
-from bertjax.train import objective
+from bertjax.train import guard, objective
 from bertjax.train.objective import Arrays, Terms, Values
 from bertjax.train.optim import Optimizer
 from bertjax.train.schedule import Point
@@ -33,8 +33,9 @@ def make_train_step(
 ) -> "JittedStep":
     """The jitted update `(state, batch) -> (state, values)`; the state is donated, so use only the one returned.
 
-    Values are float32 scalars: `loss`, `grad_norm` (before clipping, without what is frozen), `lr`, and those of each
-    term by kind. At another forward function or point it is `step.given(forward, point)`.
+    Values are float32 scalars: `loss`, `grad_norm` (before clipping, without what is frozen), `lr`, those of each term
+    by kind, and `skipped`, 1 where something was not finite: then only the step is counted. At another forward function
+    or point it is `step.given(forward, point)`.
     """
 
     def train_step(state: TrainState, forward: Forward, point: Point, batch: Arrays) -> tuple[TrainState, Any]:
@@ -49,12 +50,10 @@ def make_train_step(
 
         grads, values = accumulated(loss_fn, state.params, batch, key, count=accumulate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        whole = {
-            "loss": objective.total_loss(terms, values),
-            "grad_norm": optax.tree.norm(grads),
-            "lr": optimizer.schedule(state.step),
-        }
+        new = (optax.apply_updates(state.params, updates), opt_state)
+        loss, norm = objective.total_loss(terms, values), optax.tree.norm(grads)
+        skipped, (params, opt_state) = guard.skip(new, (state.params, state.opt_state), loss, norm)
+        whole = {"loss": loss, "grad_norm": norm, "lr": optimizer.schedule(state.step), "skipped": skipped}
         return replace(state, step=state.step + 1, params=params, opt_state=opt_state), whole | values
 
     replicated = sharding.replicated(mesh)

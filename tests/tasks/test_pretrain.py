@@ -350,11 +350,51 @@ def test_a_directory_in_use_is_refused(trained):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(inputs, tmp_path):
-    config = tiny(data=inputs, optim={"lr": 1e38, "clip_norm": 0.0, "warmup_steps": 0}, run={"save_every": 1})
-    with pytest.raises(NumericError, match="no longer a number"):
+    run = {"save_every": 1, "eval_every": 0, "skip_limit": 0}
+    config = tiny(data=inputs, optim={"lr": 1e38, "clip_norm": 0.0, "warmup_steps": 0}, run=run)
+    with pytest.raises(NumericError, match="step 2: .*no longer a number; earlier checkpoints are intact"):
         pretrain(config, tmp_path)
     _, _, state = final_state(config, tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_run_that_does_not_recover_ends_with_its_exit_code(inputs, tmp_path):
+    """After three updates that no data make finite, and three more from the checkpoint before: one line, exit 5."""
+    run = {"steps": 20, "save_every": 1, "eval_every": 0, "skip_limit": 3}
+    optim = {"lr": 1e38, "clip_norm": 0.0, "warmup_steps": 0, "power": 0.0}
+    config = tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run)
+    command, environment = command_of(config, tmp_path / "run")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == NumericError.exit_code == 5
+    *before, last = done.stderr.strip().splitlines()
+    assert last.startswith("bertjax: step 4: grad_norm nan, loss nan, ") and "Traceback" not in done.stderr
+    assert "3 updates in a row were skipped, also after going back to step 1 with other data" in last
+    (back,) = [line for line in before if "goes back" in line]
+    assert back.endswith("goes back to step 1, and on with row 32 of the data")
+    assert len([line for line in before if "the update is skipped" in line]) == 4
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    _, (_, rows), state = final_state(config, tmp_path / "run")
+    assert rows == 8 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_a_distillation_run_skips_and_goes_back_too(inputs, trained, tmp_path, monkeypatch, capsys):
+    """A batch that is spoiled in one row, once: as often as the limit in a run that is stopped at the first."""
+    _, directory = trained
+    teacher, objective = {"path": str(directory), "tokens": "masked"}, {"soft": 1.0, "pair": 0.0}
+    run = {"steps": 5, "eval_every": 0, "save_every": 2, "skip_limit": 1}
+    config = tiny(data=inputs, model={"num_layers": 1}, objective=objective, teacher=teacher, run=run)
+    batches = pretraining.train_batches
+
+    def spoiled(data, *arguments, start_row, **more):
+        for number, batch in enumerate(batches(data, *arguments, start_row=start_row, **more), start_row // 8):
+            batch["mlm_weights"][0, 0] *= np.nan if number == 3 else 1.0
+            yield batch
+
+    monkeypatch.setattr(pretraining, "train_batches", spoiled)
+    assert pretrain(config, tmp_path)
+    assert "goes back to step 2, and on with row 32 of the data" in capsys.readouterr().err
+    restored = checkpoint.saved(tmp_path / "checkpoints")
+    assert (restored.step, restored.rows, restored.skipped.in_all) == (5, 7 * 8, 1)
 
 
 @pytest.mark.parametrize(
@@ -367,13 +407,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(inputs, tmp_pat
     ],
 )
 def test_an_update_that_overflows_is_not_saved(inputs, tmp_path, optim, run):
-    """The loss of the step was still a number."""
+    """The loss of the step was still a number: it is logged where the weights after it are finite."""
+    logged, run = optim["lr"] == 1e38, run | {"skip_limit": 0}
     optim = {"clip_norm": 0.0, "warmup_steps": 0, "power": 0.0} | optim
     with pytest.raises(NumericError, match="^step 1: .*start in another --workdir$"):
         pretrain(tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run), tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints") == []
-    (line,) = (tmp_path / metrics.METRICS).read_text().splitlines()
-    assert json.loads(line, parse_constant=pytest.fail)["step"] == 1
+    lines = (tmp_path / metrics.METRICS).read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["step"] for line in lines] == [1] * logged
 
 
 def test_saved_config_is_read_back(trained):

@@ -10,10 +10,21 @@ import numpy as np
 import pytest
 
 from bertjax.config.recipe import to_dict
-from bertjax.config.schema import Config, OptimConfig
+from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
 from bertjax.train import checkpoint
-from bertjax.train.checkpoint import MANIFEST, ORBAX_MARKS, TEMPORARY, Checkpoints, clean, restore, steps
+from bertjax.train.checkpoint import (
+    MANIFEST,
+    ORBAX_MARKS,
+    TEMPORARY,
+    Checkpoints,
+    clean,
+    drop_after,
+    last_good,
+    restore,
+    steps,
+)
+from bertjax.train.guard import Skipped
 from bertjax.train.optim import Averaged
 from bertjax.train.state import Best, TrainState
 
@@ -289,6 +300,29 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(saved, monkeypatch):
     checkpoints.close()
     with pytest.raises(NumericError, match=f"{saved}/20: params/half is not finite"):
         restore(saved, ABSTRACT)
+
+
+def test_what_a_run_goes_back_to_is_whole_and_due_and_of_an_update_that_was_made(saved):
+    """Of a checkpoint that is older than the count nothing was skipped."""
+    checkpoints = Checkpoints(saved, keep=9)
+    config = Config(run=RunConfig(save_every=5))
+    for step, skipped in ((20, Skipped(0, 4)), (25, Skipped(0, 4)), (29, Skipped(0, 4)), (30, Skipped(2, 6))):
+        checkpoints.save(step, state(step), identity={}, rows=step, config=config, skipped=skipped)
+    checkpoints.close()
+    assert checkpoint.saved(saved).skipped == Skipped(2, 6)
+    assert last_good(saved).step == 25
+    victim = next(path for path in (saved / "25" / "state").rglob("*") if path.is_file())
+    victim.write_bytes(victim.read_bytes()[:-1])
+    good = last_good(saved)
+    assert (good.step, good.skipped) == (20, Skipped(0, 4))
+    assert int(restore(saved, ABSTRACT, step=20).state.step) == 20
+    drop_after(saved, 20)
+    assert steps(saved) == [10, 15, 20]
+    place = saved / "20" / "place" / "metadata"
+    place.write_text(json.dumps({"rows": 20}))
+    (saved / "20" / MANIFEST).unlink()
+    checkpoint.write_manifest(saved / "20", 20)
+    assert last_good(saved).skipped == Skipped()
 
 
 def test_parameters_come_alone(tmp_path):

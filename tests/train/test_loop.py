@@ -10,6 +10,7 @@ import toy
 from bertjax.config.schema import Config, RunConfig, TaskConfig
 from bertjax.parallel.watchdog import Watchdog
 from bertjax.train import loop
+from bertjax.train.guard import Skipped
 from bertjax.train.state import Best, TrainState
 from bertjax.train.task import Evaluation
 
@@ -19,9 +20,12 @@ class Noted:
     """Takes the place of a recorder, of a step and of saves, and notes the order in which they are used."""
 
     events: list = field(default_factory=list)
+    bad: tuple = ()  # steps whose updates are skipped
+    skipped: Skipped = Skipped()
 
     def add(self, step, values, batch, waited):
         self.events.append(("step", step))
+        self.skipped = self.skipped.after(step in self.bad)
 
     def flush(self):
         pass
@@ -53,8 +57,8 @@ class Stop:
         return get()
 
 
-def run(*, start=0, stop_at=None, evaluations=(), **fields):
-    noted = Noted()
+def run(*, start=0, stop_at=None, evaluations=(), bad=(), **fields):
+    noted = Noted(bad=bad)
     done = loop.run(
         Config(run=RunConfig(**fields)),
         toy.task(evaluations=tuple(Evaluation(name, every, lambda params: {}) for name, every in evaluations)),
@@ -88,6 +92,14 @@ def test_a_run_that_is_asked_to_stop_saves_first(stop_at, done):
     found, events, every = run(steps=5, save_every=0, stop_at=stop_at)
     assert found is done
     assert events == [("save", stop_at)] and every[-2] == ("step", stop_at)
+
+
+def test_a_step_whose_update_was_skipped_is_saved_only_where_the_run_ends():
+    """Saves of what was skipped would push out those to go back to."""
+    _, events, _ = run(steps=9, save_every=2, bad=(2, 3, 6, 9))
+    assert events == [("save", step) for step in (4, 8, 9)]
+    _, events, _ = run(steps=9, save_every=0, stop_at=3, bad=(2, 3))
+    assert events == [("save", 3)]
 
 
 @dataclass

@@ -8,6 +8,7 @@ from bertjax.errors import NumericError
 from bertjax.progress import Progress
 from bertjax.train import metrics
 from bertjax.train import recorder as recorder_module
+from bertjax.train.guard import Diverged, Skipped
 from bertjax.train.metrics import Writer
 from bertjax.train.recorder import Rates, Recorder, flat
 
@@ -18,13 +19,13 @@ BATCH = {"segments": np.array([[1, 1, 0, 0]])}
 def recorder(tmp_path):
     writer = Writer(tmp_path, start_step=0, tensorboard=False)
     progress = Progress(4, unit="step", label="train")
-    yield Recorder(RunConfig(steps=4, log_every=2), writer, progress, Rates(flops=1.0, peak=0.0))
+    yield Recorder(RunConfig(steps=4, log_every=2), writer, progress, Rates(flops=1.0, peak=0.0), Skipped(0, 3))
     writer.close()
     progress.close()
 
 
-def values(loss):
-    return {"loss": loss, "grad_norm": 1.0, "mlm": {"loss": loss, "accuracy": 0.5}}
+def values(loss, skipped=0.0):
+    return {"loss": loss, "grad_norm": 1.0, "mlm": {"loss": loss, "accuracy": 0.5}, "skipped": skipped}
 
 
 def steps(path):
@@ -64,6 +65,33 @@ def test_a_number_that_is_none_stops_the_run(recorder, bad):
     recorder.add(1, values(1.0) | bad, BATCH, 0.0)
     with pytest.raises(NumericError, match="step 1: .*no longer a number"):
         recorder.flush()
+
+
+def test_skipped_updates_are_told_and_counted_with_those_of_before(recorder, tmp_path, capsys):
+    """What is no number is not logged; and an update that is made ends the row."""
+    for step, skipped in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 0.0)):
+        recorder.add(step, values(np.nan if skipped else 1.0, skipped), BATCH, 0.0)
+        assert recorder.skipped == [Skipped(0, 3), Skipped(0, 3), Skipped(1, 4), Skipped(2, 5)][step - 1]
+    recorder.flush()
+    assert recorder.skipped == Skipped(0, 5)
+    (two, four) = metrics.read(tmp_path / metrics.METRICS)
+    assert (two["loss"], two["mlm_loss"], two["mlm_accuracy"], two["skipped"]) == (None, None, 0.5, 4)
+    assert (four["loss"], four["skipped"]) == (1.0, 5)
+    told = [line for line in capsys.readouterr().err.splitlines() if "skipped, " in line]
+    reason = "loss nan, mlm_loss nan: no longer a number; the update is skipped"
+    assert told == [f"step {step}: {reason}, {row} in a row (run.skip_limit = 5)" for step, row in ((2, 1), (3, 2))]
+
+
+@pytest.mark.parametrize(("limit", "last"), [(0, 1), (1, 1), (3, 3)])
+def test_so_many_in_a_row_are_too_many(recorder, limit, last):
+    """The weights after them were not finite, and all that was measured was."""
+    recorder._run = RunConfig(steps=9, skip_limit=limit)
+    for step in range(1, last + 1):
+        recorder.add(step, values(1.0, skipped=1.0), BATCH, 0.0)
+    with pytest.raises(Diverged) as error:
+        recorder.flush()
+    assert (error.value.step, error.value.skipped) == (last, Skipped(last, 3 + last))
+    assert error.value.reason == "the weights after it are not finite"
 
 
 def test_names_are_joined_once():
