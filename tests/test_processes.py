@@ -12,12 +12,10 @@ import models
 import numpy as np
 import pytest
 from processes import Run, recipe
-from small import shapes_of_state, tiny
+from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax.config.recipe import override, to_dict
 from bertjax.errors import PREEMPTED, PeerError
-from bertjax.parallel import sharding
-from bertjax.tasks.pretrain import pretrain
 from bertjax.train import checkpoint, metrics
 
 STEPS = 20
@@ -26,11 +24,11 @@ TIMES = {"tokens_per_second", "slots_per_second", "steps_per_second", "data_wait
 
 @pytest.fixture(scope="module")
 def config(inputs):
-    """The tiny model, packed, in microbatches, with dropout, over all that a mesh can be split into."""
+    """The tiny model, packed, in microbatches, with dropout, its rows and its parameters split."""
     return tiny(
         data=inputs | {"packing": 2, "batch_size": 16},
         optim={"accumulate": 2},
-        mesh={"data": 2, "fsdp": 2, "tensor": 2},
+        mesh={"data": 2, "fsdp": 2},
         run={"steps": STEPS, "eval_every": 10, "save_every": 5, "keep": 9, "step_timeout": 60},
     )
 
@@ -41,16 +39,17 @@ def file(config, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(config, tmp_path_factory):
-    """The work directory of the run by one process with eight devices."""
+def alone(file, tmp_path_factory):
+    """The work directory of the run by one process with four devices."""
     directory = tmp_path_factory.mktemp("alone")
-    assert pretrain(config, directory)
+    code, lines = start(file, directory, processes=1, devices=4).end()
+    assert code == 0, lines
     return directory
 
 
 @pytest.fixture(scope="module")
 def together(file, tmp_path_factory):
-    """That of the run by two processes with four devices each, and what they said."""
+    """That of the run by two processes with two devices each, and what they said."""
     directory = tmp_path_factory.mktemp("together")
     code, lines = start(file, directory).end()
     assert code == 0, lines
@@ -58,7 +57,7 @@ def together(file, tmp_path_factory):
 
 
 def start(file, directory, **options):
-    options = {"processes": 2, "devices": 4} | options
+    options = {"processes": 2, "devices": 2} | options
     return Run("pretrain", f"--config={file}", f"--workdir={directory}", **options)
 
 
@@ -78,7 +77,8 @@ def assert_close(one, other, rtol):
 
 
 def state(config, directory):
-    restored = checkpoint.restore(directory / "checkpoints", shapes_of_state(config, sharding.make_mesh(config.mesh)))
+    whole = override(config, mesh={"data": 1, "fsdp": 1})
+    restored = checkpoint.restore(directory / "checkpoints", shapes_of_state(whole, one_device_mesh(whole)))
     return restored.rows, jax.device_get(restored.state)
 
 
@@ -92,7 +92,7 @@ def assert_same_bits(config, one, other):
 def test_two_processes_learn_what_one_does(alone, together):
     directory, lines = together
     assert_close(log(alone), log(directory), rtol=1e-6)
-    assert "2 processes, 8 devices" in lines
+    assert "2 processes, 4 devices" in lines
     assert sum("first step" in line for line in lines) == 1, "one of them tells"
 
 
@@ -116,10 +116,12 @@ def test_a_signal_to_one_stops_both_and_all_ways_lead_on(config, file, alone, to
     code, lines = start(file, tmp_path / "run").end()
     assert code == 0, lines
     assert_same_bits(config, together[0], tmp_path / "run")
-    assert pretrain(config, tmp_path / "one")
+    code, lines = start(file, tmp_path / "one", processes=1, devices=4).end()
+    assert code == 0, lines
     assert_close(log(alone), log(tmp_path / "one"), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_when_one_is_killed_the_other_ends_and_all_start_again(config, file, together, tmp_path):
     run = start(file, tmp_path / "run", restarts=1)
     run.wait_for("step 8/")
@@ -187,7 +189,7 @@ def test_every_model_on_every_mesh(kind, mesh, processes, config, trained, tmp_p
         changes |= {"teacher": {"path": str(trained[1]), "dtype": "float32"}}
     else:
         changes |= KINDS[kind]
-    one = override(config, **changes, mesh={"data": 1, "fsdp": 1, "tensor": 1})
+    one = override(config, **changes, mesh={"data": 1, "fsdp": 1})
     many = override(one, mesh=dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
     code, lines = start(recipe(tmp_path / "one.py", to_dict(one)), tmp_path / "one", processes=1, devices=1).end()
     assert code == 0, lines
