@@ -292,8 +292,8 @@ class RunConfig:
     )
     skip_limit: int = value(
         5,
-        "updates skipped in a row, their loss, gradient or weights not being finite, before the run goes back to its"
-        " last checkpoint, once, with other data; 0 = none is skipped, the run ends at the first",
+        "updates skipped in a row, their loss or gradient not being finite, before the run goes back to its last"
+        " checkpoint, once, with other data; 0 = none is skipped, the run ends at the first",
         least=0,
         may_change=True,
     )

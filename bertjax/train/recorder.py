@@ -74,8 +74,7 @@ class Recorder:
     def _skipping(self, step: int, values: dict[str, float | None]) -> dict[str, float | None]:
         """Tell that the update of this step was skipped; its values, with None for those that are no numbers."""
         in_a_row, limit = self.skipped.in_a_row, self._run.skip_limit
-        reason = guard.not_finite(values)
-        reason = f"{reason}: no longer a number" if reason else "the weights after it are not finite"
+        reason = f"{guard.not_finite(values)}: no longer a number"
         if in_a_row >= max(limit, 1):
             raise guard.Diverged(step, self.skipped, reason)
         self.tell(f"step {step}: {reason}; the update is skipped, {in_a_row} in a row (run.skip_limit = {limit})")

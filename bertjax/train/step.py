@@ -49,10 +49,14 @@ def make_train_step(
             return objective.total_loss(terms, values), values
 
         grads, values = accumulated(loss_fn, state.params, batch, key, count=accumulate)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = (optax.apply_updates(state.params, updates), opt_state)
         loss, norm = objective.total_loss(terms, values), optax.tree.norm(grads)
-        skipped, (params, opt_state) = guard.skip(new, (state.params, state.opt_state), loss, norm)
+
+        def update(old: tuple[Any, Any]) -> tuple[Any, Any]:
+            params, opt_state = old
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        skipped, (params, opt_state) = guard.skip(update, (state.params, state.opt_state), loss, norm)
         whole = {"loss": loss, "grad_norm": norm, "lr": optimizer.schedule(state.step), "skipped": skipped}
         return replace(state, step=state.step + 1, params=params, opt_state=opt_state), whole | values
 

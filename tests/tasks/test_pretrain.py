@@ -407,14 +407,13 @@ def test_a_distillation_run_skips_and_goes_back_too(inputs, trained, tmp_path, m
     ],
 )
 def test_an_update_that_overflows_is_not_saved(inputs, tmp_path, optim, run):
-    """The loss of the step was still a number: it is logged where the weights after it are finite."""
-    logged, run = optim["lr"] == 1e38, run | {"skip_limit": 0}
+    """The loss of the step was still a number."""
     optim = {"clip_norm": 0.0, "warmup_steps": 0, "power": 0.0} | optim
     with pytest.raises(NumericError, match="^step 1: .*start in another --workdir$"):
         pretrain(tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run), tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints") == []
-    lines = (tmp_path / metrics.METRICS).read_text().splitlines()
-    assert [json.loads(line, parse_constant=pytest.fail)["step"] for line in lines] == [1] * logged
+    (line,) = (tmp_path / metrics.METRICS).read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["step"] == 1
 
 
 def test_saved_config_is_read_back(trained):
