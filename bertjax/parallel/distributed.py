@@ -112,10 +112,15 @@ def gathered(value: Any) -> list[Any]:
 
     content = np.frombuffer(json.dumps(value, allow_nan=False).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([content.size], np.int32))
-    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded = np.zeros(_room(int(sizes.max())), np.uint8)
     padded[: content.size] = content
     rows = multihost_utils.process_allgather(padded).reshape(jax.process_count(), -1)
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes.reshape(-1).tolist(), strict=True)]
+
+
+def _room(size: int) -> int:
+    """The bytes that so many are sent in: of few sizes, since each is a program that is compiled once."""
+    return max(1024, 1 << (size - 1).bit_length())
 
 
 def agreed(function: Callable[[], T]) -> T:

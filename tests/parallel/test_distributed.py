@@ -41,6 +41,12 @@ def test_an_error_of_another_process_keeps_its_exit_code():
             distributed._raise_of_others([[name, ""]])
 
 
+def test_what_is_sent_has_few_sizes():
+    sizes = [distributed._room(size) for size in range(1, 5000)]
+    assert set(sizes) == {1024, 2048, 4096, 8192}
+    assert all(room >= size for size, room in enumerate(sizes, 1))
+
+
 def test_a_vote_is_known_one_call_later():
     vote = distributed.Vote()
     assert [vote.cast(asked) for asked in (False, True, False, False)] == [False, False, True, False]
