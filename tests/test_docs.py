@@ -36,6 +36,8 @@ RUN = [
 ]
 """What makes a run small: for the command that names its recipe; the others must remember it."""
 
+LENGTH = re.compile(r"(--config\.(?:run|optim)\.(?:steps|warmup_steps|eval_every|save_every))=(\d+)$")
+
 SMALL = {
     "finetune": [
         "--config.task.epochs=1",
@@ -106,8 +108,11 @@ def arguments(command):
     words = shlex.split(command)[1:]
     begins = "--config=" in command and "--workdir=" in command and words[0] not in SMALL
     small = RUN if begins else SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
-    # What the page says itself, as of a vocabulary that follows from the text, or of a long batch, counts.
-    return [*words, *(flag for flag in small if flag.split("=")[0] not in command)]
+    # What the page says itself, as of a vocabulary that follows from the text, or of a long batch, counts; but for the
+    # length of a run, of which a fiftieth shows as well whether it goes.
+    shorter = words[0] == "pretrain"
+    said = [LENGTH.sub(lambda m: f"{m[1]}={max(1, int(m[2]) // 50)}", w) if shorter else w for w in words]
+    return [*said, *(flag for flag in small if flag.split("=")[0] not in command)]
 
 
 def can_run(text):
