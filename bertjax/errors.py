@@ -39,10 +39,8 @@ class WorkerError(UserError):
     exit_code = 6
 
 
-class PeerError(UserError):
+class PeerError(WorkerError):
     """Another process of the same run that has died, or failed, or does not answer."""
-
-    exit_code = 6
 
 
 class StorageError(UserError):

@@ -185,6 +185,7 @@ def of_data(directory: Path, seed: int = 0):
 
 def mistakes():
     """Wrong overrides, from the schema alone: the name that the message must have, and the argument."""
+    known = {f"{s.name}.{f.name}" for s in dataclasses.fields(Config) for f in dataclasses.fields(s.type)}
     for section in dataclasses.fields(Config):
         kind: typing.Any = section.type
         allowed = limits(kind)
@@ -192,7 +193,7 @@ def mistakes():
             name = f"{section.name}.{field.name}"
             for text in _wrong_values(field.type, allowed[field.name]):
                 yield name, f"--config.{name}={text}"
-            for wrong in (name[:-1], f"{name}_", name.replace(".", "_", 1)):
+            for wrong in sorted({name[:-1], f"{name}_", name.replace(".", "_", 1)} - known):
                 yield wrong, f"--config.{wrong}=1"
             yield name, f"--config.{name}"
 

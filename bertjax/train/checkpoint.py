@@ -47,7 +47,6 @@ ORBAX_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 OURS = (MANIFEST, *ORBAX_MARKS, "state/_METADATA")
 """Files that only a save writes: a directory with none of them is somebody else's."""
 
-
 Identity = dict[str, str]
 """Digests of what a run learns from ("data", "tokenizer", "teacher"): another run has others."""
 
@@ -109,14 +108,12 @@ class Checkpoints:
         guard.check_state(step, state)
         best = None if state.best is None or not state.best.step else [int(state.best.step), state.best.number]
         place = {"rows": rows, "model": list(state.place_of_model), "best": best, "skipped": list(astuple(skipped))}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_parts(state)),
-            identity=ocp.args.JsonSave(identity),
-            place=ocp.args.JsonSave(place),
-            config=ocp.args.JsonSave(to_dict(config)),
-        )
+        told = {"identity": identity, "place": place, "config": to_dict(config)}
+        items = {name: ocp.args.JsonSave(value) for name, value in told.items()}
         try:
-            self._saver.save(self._pending, args=items)
+            self._saver.save(
+                self._pending, args=ocp.args.Composite(state=ocp.args.StandardSave(_parts(state)), **items)
+            )
         except Exception as error:  # as below
             raise self._unwritable(error) from error
 
