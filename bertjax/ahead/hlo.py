@@ -91,7 +91,7 @@ class Program:
 
     def executed(self) -> Iterator[tuple[str, Instruction, float]]:
         """The operations of the device, as (computation, instruction, how often in a run of the program); what is in
-        a fusion is one with it. Of the branches of a condition each is taken equally often.
+        a fusion is one with it. Each branch of a condition counts whole: of a step, one does the work and one none.
         """
         yield from self._executed(self.entry, 1.0)
 
@@ -106,9 +106,7 @@ class Program:
         called = [name for name in instruction.called if name in self.computations]
         if instruction.opcode == "while":
             return [(name, self.trips(instruction) or 1) for name in called]
-        if instruction.opcode == "conditional":
-            return [(name, 1 / len(called)) for name in called]
-        return [(name, 1.0) for name in called] if instruction.opcode in ("call", "async-start") else []
+        return [(name, 1.0) for name in called] if instruction.opcode in ("call", "conditional", "async-start") else []
 
     def trips(self, loop: Instruction) -> int | None:
         """How often the body of a `while` is executed: as the compiler notes it, else the constant that its condition

@@ -99,7 +99,7 @@ class _Run:
         """The task of a run; what compiles is shared by those that differ in rate, length and seed."""
         model, data, kind, examples = config.model, config.data, config.task.kind, self.inputs.examples[TRAIN]
         pad, dev = self.inputs.tokenizer.special.pad, self.measures[DEV]
-        own = tuple(sharding.own_rows(self.mesh, data.batch_size).tolist()) if distributed.several() else None
+        own = distributed.own_rows(self.mesh, data.batch_size)
         return Task(
             init=partial(network.init, model),
             forward=self.forward,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bertjax import errors
 from bertjax.config.schema import MeshConfig
@@ -205,6 +206,11 @@ class Vote:
         said = jax.make_array_from_single_device_arrays((jax.device_count(),), self._each, mine)
         before, self._pending = self._pending, self._any(said)
         return before is not None and bool(before)
+
+
+def own_rows(mesh: Mesh, rows: int) -> tuple[int, ...] | None:
+    """The numbers of those of the `rows` of a batch that this process makes; None = all."""
+    return tuple(sharding.own_rows(mesh, rows).tolist()) if several() else None
 
 
 def on_host(tree: Any) -> Any:

@@ -39,7 +39,7 @@ def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> b
     for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
         epoch_rows(config.data, split, seed=config.run.seed)
     rows = config.run.steps * config.data.batch_size
-    own = tuple(sharding.own_rows(mesh, config.data.batch_size).tolist()) if distributed.several() else None
+    own = distributed.own_rows(mesh, config.data.batch_size)
     batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed, run_rows=rows, rows=own)
     task = pretraining(
         config,

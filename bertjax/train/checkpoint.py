@@ -52,10 +52,8 @@ Identity = dict[str, str]
 
 
 _JSON = ("identity", "place", "config")
-_CONTENT, _CONTENT_LIMIT = (
-    "metadata",
-    10_000_000,
-)  # the file, and its most bytes, in which Orbax has each of these items
+"""Items of JSON."""
+_CONTENT, _CONTENT_LIMIT = "metadata", 10_000_000  # the file of each, and its most bytes
 
 
 @dataclass(frozen=True)
