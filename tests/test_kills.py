@@ -1,0 +1,66 @@
+"""A run that is killed again and again while it saves: `launch/test.sh -m long tests/test_kills.py`, 15 min."""
+
+import random
+import subprocess
+import tempfile
+import time
+from collections import Counter
+
+import pytest
+from small import tiny
+from tasks.test_pretrain import assert_same_run, command_of
+
+from bertjax.train import checkpoint
+
+KILLS = 100
+STEPS = 400
+
+
+@pytest.mark.long
+def test_a_run_killed_in_its_saves_loses_no_step_that_was_saved(inputs, tmp_path):
+    """Every start goes on from the newest step on disk, none of those is ever lost, and the end is the same bits."""
+    run = {"steps": STEPS, "save_every": 1, "eval_every": 0, "keep": 3}
+    config = tiny(model={"num_layers": 2}, data=inputs, run=run)
+    undisturbed, directory, cache = tmp_path / "undisturbed", tmp_path / "killed", tmp_path / "cache"
+    command, environment = command_of(config, undisturbed, cache=cache)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=1200)
+    command, environment = command_of(config, directory, cache=cache)
+    rng, found = random.Random(0), Counter()
+    checkpoints = directory / "checkpoints"
+    for _ in range(KILLS):
+        before = checkpoint.steps(checkpoints) or [0]
+        said = killed_in_a_save(
+            command, environment, checkpoints, before[-1] + rng.randrange(1, 4), rng.uniform(0, 0.08)
+        )
+        after, unfinished = checkpoint.steps(checkpoints) or [0], list(checkpoints.glob(f"*{checkpoint.TEMPORARY}"))
+        assert after[-1] >= before[-1], said
+        assert not before[-1] or f"goes on from step {before[-1]}" in said, said
+        assert "set aside" not in said and "Traceback" not in said, said
+        checkpoint.verify(checkpoints / str(after[-1]))
+        found["in the middle of a save" if unfinished else "just after one"] += 1
+    print(f"\n{KILLS} kills: {dict(found)}")
+    assert found["in the middle of a save"] > KILLS // 4
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=1200)
+    assert_same_run(config, undisturbed, directory)
+
+
+def killed_in_a_save(command, environment, checkpoints, step, delay):
+    """Run a command until it is killed, `delay` s after the save of `step` or of a later one began; what it said."""
+    with tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err)
+        end = time.monotonic() + 240
+        while process.poll() is None and not begun(checkpoints, step) and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(delay)
+        going_on = process.poll() is None
+        process.kill()
+        process.wait()
+        err.seek(0)
+        said = err.read()
+        assert going_on, f"the run had ended: {said}"
+        return said
+
+
+def begun(checkpoints, step):
+    names = (path.name.removesuffix(checkpoint.TEMPORARY) for path in checkpoints.glob("*"))
+    return any(name.isdigit() and int(name) >= step for name in names)
