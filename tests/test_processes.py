@@ -152,7 +152,7 @@ def test_one_that_stands_still_is_given_up(config, tmp_path):
 
 @pytest.mark.long
 def test_ten_faults_at_random_end_in_the_same_bits(config, file, together, tmp_path):
-    """Of which every other one comes after a step, and those between while all begins: imports, restoring, compiling."""
+    """Every other one comes after a step, and those between while all begins: imports, restoring, compiling."""
     rng, directory = random.Random(0), tmp_path / "run"
     run = start(file, directory, restarts=10, grace=20)
     for fault, step in enumerate(sorted(rng.randrange(1, STEPS - 2) for _ in range(10))):
