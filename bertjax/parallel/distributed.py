@@ -21,7 +21,7 @@ from bertjax import errors
 from bertjax.config.schema import MeshConfig
 from bertjax.console import mute, say
 from bertjax.errors import ConfigError, PeerError, UserError, one_line
-from bertjax.parallel import launched, sharding
+from bertjax.parallel import launched, lost, sharding
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ def _join(found: dict[str, Any]) -> None:
         fix = "see whether all processes were started, and reach process 0 there"
         problem = f"the processes of this run did not find each other ({one_line(error)})"
         raise PeerError(f"{address}: {problem}; {fix}") from error
+    lost.heed_aborts()
 
 
 def _check_devices(environment: Mapping[str, str]) -> None:
