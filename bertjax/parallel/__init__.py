@@ -4,6 +4,7 @@ machine     the devices there are, their memory, the processor's cores
 sharding    the only file that names a PartitionSpec
 launched    what a launcher tells a process: of how many it is one
 distributed several processes that are one run: their start, and what they decide together
+lost        the end of a process when another one of its run is gone
 watchdog    ends a run that hangs
 topology    machines that are not here, to compile for
 memory      what is free, what a compiled program takes, the most rows that fit

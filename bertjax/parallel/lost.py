@@ -1,8 +1,8 @@
 """How a process of a run ends when another one is gone: with a line, and the exit code of PeerError.
 
-JAX's service notices it in a thread of its own and aborts the process (SIGABRT), after a stack of addresses. Python's
-own handlers would never run: abort() does not return to Python. Neither can JAX be given a handler: with jaxlib 0.10 and
-0.11 one in Python ends in std::bad_cast.
+JAX's service notices it in a thread of its own and aborts the process (SIGABRT), after a stack of addresses. Handlers
+of Python's `signal` never run, since abort() does not return to Python. Nor can JAX be given one: with jaxlib 0.10 and
+0.11, its call of a Python function ends in std::bad_cast.
 """
 
 import ctypes
@@ -16,10 +16,8 @@ from bertjax.errors import PeerError
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(_: int) -> None:
     # In whatever thread aborts; that need not have had to do with Python before.
-    fix = "start all again: it goes on from the newest checkpoint"
-    say_last(
-        f"bertjax: JAX ended this process, as it does when another one of the run is gone (its reason: above); {fix}"
-    )
+    reason = "as it does when another one of the run is gone (its reason stands above)"
+    say_last(f"bertjax: JAX ended this process, {reason}; start all again: it goes on from the newest checkpoint")
     os._exit(PeerError.exit_code)
 
 
