@@ -15,7 +15,7 @@ from bertjax import signals, storage
 from bertjax.config.phases import Phase, Stretch, phase_at, phases
 from bertjax.config.schema import Config, PhasesConfig, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
-from bertjax.errors import DataError, NumericError, WorkerError
+from bertjax.errors import DataError, NumericError, OutOfMemory, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import distributed, sharding
 from bertjax.parallel.watchdog import Watchdog
@@ -197,9 +197,10 @@ def _trained(
         closing(Progress(run.steps, start=place.step, unit="step", label="train")) as progress,
         ExitStack() as stack,
     ):
+        for stage in left:
+            stack.callback(stage.close)
         try:
             for number, stage in enumerate(left):
-                stack.callback(stage.close)
                 end, rows = stage.phase.stretch.end, stage.phase.config.data.batch_size
                 with stage.told(), closing(_entered(stage, place, progress, writer, heeded, watchdog)) as opened:
                     batches = _before(left[number + 1 :], stage, place, opened)
@@ -329,7 +330,7 @@ def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> 
 
     try:
         yield
-    except (DataError, WorkerError) as error:
+    except (DataError, WorkerError, OutOfMemory) as error:
         raise type(error)(f"{error}; {saved()}") from error
     if stop.asked:
         say(f"{directory}: asked to stop ({stop.asked}): {saved()}")

@@ -2,13 +2,13 @@
 of a run.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bertjax import workers
 from bertjax.config.phases import Phase
 from bertjax.console import say
 from bertjax.errors import UserError, one_line
@@ -110,12 +110,12 @@ class Stage:
                 raise
 
         if self._room and not self.step.compiles() and not self._compiling:
-            self._compiling = _in_thread(compile)
+            self._compiling = workers.in_thread(compile)
 
     def open_ahead(self, row: int) -> None:
         """Begin to plan the data and to make batches from this row on, in a thread."""
         self.close()
-        self._opening = row, _in_thread(lambda: self.task.batches(row))
+        self._opening = row, workers.in_thread(lambda: self.task.batches(row))
 
     def batches(self, row: int, wait: Wait) -> Any:
         """The batches from this row on, to be closed."""
@@ -131,17 +131,3 @@ class Stage:
         opening, self._opening = self._opening, None
         if opening:
             opening[1].add_done_callback(lambda opened: opened.exception() or opened.result().close())
-
-
-def _in_thread(function: Callable[[], Any]) -> Future[Any]:
-    """What a function gives, which a thread calls that is left alone where the process ends."""
-    future: Future[Any] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, name="next-phase", daemon=True).start()
-    return future
