@@ -242,19 +242,20 @@ def _entered(
 
 
 def _before(later: list[Stage], stage: Stage, place: _Place, batches: Iterator[loop.Batch]) -> Iterator[loop.Batch]:
-    """The batches of a stage. While they train, the next one is made ready: its step at once, and its data towards the
-    end, since loader processes and what is planned take memory.
+    """The batches of a stage. While they train, the next one is made ready: its step as soon as this one runs, and its
+    data towards the end, since loader processes and what is planned take memory.
     """
     if not later:
         return batches
     following = later[0]
-    following.compile_ahead()
     row = place.row(following.phase, following.phase.stretch.begin)
+    steps = stage.phase.stretch.end - max(place.step, stage.phase.stretch.begin)
 
     def noting() -> Iterator[loop.Batch]:
-        left = stage.phase.stretch.end - max(place.step, stage.phase.stretch.begin)
-        for number in range(left, 0, -1):
-            if number == min(left, NEAR):
+        for done in range(steps):
+            if done == min(2, steps - 1):  # the first step has told how long one takes
+                following.compile_ahead()
+            if done == max(0, steps - NEAR):
                 following.open_ahead(row)
             yield next(batches)
 

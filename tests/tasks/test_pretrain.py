@@ -22,6 +22,8 @@ from bertjax import signals, storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.corpus import prepare
 from bertjax.corpus.units import documents
+from bertjax.data.batches import Course
+from bertjax.data.order import seed_of_phase
 from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
 from bertjax.tasks import fit
@@ -150,10 +152,13 @@ PHASES = {
 
 @pytest.fixture(scope="module")
 def phased(inputs, tmp_path_factory):
-    """Its config, where it was made, what was told, the shapes of its batches, and the step of each phase."""
+    """Its config, where it was made, what was told, the shapes of its batches, the step of each phase, and what data
+    each asked for.
+    """
     sections = PHASES | {"data": inputs | PHASES["data"]}
     config, directory = tiny(model={"num_layers": 1}, **sections), tmp_path_factory.mktemp("phased")
-    add, ready, shapes, steps, told = Recorder.add, fit.Room.ready, [], [], []
+    add, ready, batches = Recorder.add, fit.Room.ready, pretraining.train_batches
+    shapes, steps, told, asked = [], [], [], []
 
     def noting(self, step, values, batch, waited):
         shapes.append(batch["tokens"].shape)
@@ -163,20 +168,27 @@ def phased(inputs, tmp_path_factory):
         steps.append((phase.number, threading.current_thread(), step))
         ready(self, phase, task, step, state)
 
+    def opening(data, *arguments, seed, course, start_row, **more):
+        asked.append((data.seq_len, seed, course, start_row))
+        return batches(data, *arguments, seed=seed, course=course, start_row=start_row, **more)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "add", noting)
         patch.setattr(fit.Room, "ready", compiling)
+        patch.setattr(pretraining, "train_batches", opening)
         patch.setattr("bertjax.console.say", told.append)  # as its progress says it
         assert pretrain(config, directory)
-    return config, directory, told, shapes, steps
+    return config, directory, told, shapes, steps, asked
 
 
 def test_a_run_in_two_phases(phased):
     """Each compiled once, the second while the first trains; rows of its own length, also where it is evaluated; one
     schedule goes through both.
     """
-    config, directory, told, shapes, steps = phased
+    config, directory, told, shapes, steps, asked = phased
     assert shapes == [(8, 16)] * 4 + [(16, 32)] * 4
+    # The second begins with its own row 0, and half-way through the course of the mask rate.
+    assert asked == [(16, 0, Course(0, 8 * 8), 0), (32, seed_of_phase(0, 2), Course(4 * 16, 8 * 16), 0)]
     (one, thread, first), (two, other, second) = steps
     assert (one, two) == (1, 2) and thread is threading.main_thread() is not other
     assert first.compiles() == second.compiles() == 1
