@@ -11,7 +11,7 @@ class Progress:
     def __init__(self, total: int, *, start: int = 0, unit: str, label: str) -> None:
         from tqdm import tqdm  # here, so that `bertjax --help` need not import it
 
-        self._total, self._done = total, start
+        self._total, self._end, self._done = total, float(total), start
         self._since: tuple[float, int] | None = None
         self._bar = tqdm(
             total=total or None,
@@ -29,15 +29,24 @@ class Progress:
         self._since = self._since or (time.monotonic(), self._done)
         self._bar.update(count)
 
+    def pace(self, end: int, more: float) -> None:
+        """From here to unit `end` they take a time of their own each; what comes then, as long as `more` of them."""
+        self._since, self._end = None, end + more
+
+    @property
+    def rest(self) -> float:
+        """What is left, in units of the present pace."""
+        return self._end - self._done
+
     def left(self) -> str:
         """How long the rest takes, at the pace since the first advance, which is often slower than all others; "" where
-        that is not known yet, and on a terminal, where the bar tells.
+        that is not known yet, and on a terminal, where the bar tells, unless the pace is to change.
         """
-        if self._since is None or not self._bar.disable:
+        if self._since is None or not (self._bar.disable or self._end != self._total):
             return ""
         start, first = self._since
         counted = self._done - first
-        return f"{duration((time.monotonic() - start) / counted * (self._total - self._done))} left" if counted else ""
+        return f"{duration((time.monotonic() - start) / counted * self.rest)} left" if counted else ""
 
     def reach(self, count: int) -> None:
         """Move the bar to `count`."""

@@ -1,12 +1,16 @@
-"""Processes that work for this one: they leave signals to it, and they end when it does, however that comes about."""
+"""Processes and threads that work for this process: they leave signals to it, and they end when it does, however that
+comes about.
+"""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from multiprocessing import resource_tracker
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Those that a terminal or a scheduler sends to all processes of a group; the parent decides what they mean."""
@@ -43,3 +47,25 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_THREAD = "bertjax-worker"
+
+
+def in_thread(function: Callable[[], Any]) -> Future[Any]:
+    """What `function()` gives or raises, in a thread that is left alone where the process ends."""
+    future: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, name=_THREAD, daemon=True).start()
+    return future
+
+
+def at_work() -> bool:
+    """Whether a thread of `in_thread` is not done: of a compiler, the usual end of a process would wait for it."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())

@@ -7,8 +7,9 @@ Hardware   base on 4 Cloud TPUs (16 chips), large on 16 (64 chips), four days ea
 Command    bertjax pretrain --config=bert:base --workdir=runs/bert-base \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/wiki-books
 
-Rows are of 128 tokens, as in 90 % of the paper's steps. Differences from the released code: masks are drawn afresh in
-each epoch, and a chunk of one sentence has no NSP label.
+Rows are of 128 tokens, as in 90 % of the paper's steps; with `bert:base,phases` they are of 512 in the last tenth of
+them, as there, and one schedule of the rate goes through both. Differences from the released code: masks are drawn anew
+in each epoch, and a chunk of one sentence has no NSP label.
 """
 
 from bertjax.config.recipe import default
@@ -24,14 +25,19 @@ SIZES = {
 }
 
 
-def get_config(size="base"):
-    """The recipe of one size: tiny, mini, small, medium, base or large."""
+def get_config(argument="base"):
+    """The recipe of one size: tiny, mini, small, medium, base or large; with ",phases" behind it, in two phases."""
+    size, comma, more = argument.partition(",")
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not one of {', '.join(SIZES)}")
+    if comma and more != "phases":
+        raise ValueError(f"{argument!r}: what may follow the size is phases, as in {size},phases")
     layers, hidden, heads = SIZES[size]
     config = default()
     config.data.tokenizer_kind = "wordpiece"
     config.model.update(
         num_layers=layers, hidden_size=hidden, embedding_size=hidden, num_heads=heads, ffn_size=4 * hidden
     )
+    if comma:
+        config.phases.update(steps=(900_000, 100_000), seq_len=(128, 512), max_predictions=(20, 77))
     return config

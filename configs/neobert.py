@@ -6,16 +6,18 @@ Hardware   the paper: 8 H100.
 Command    bertjax pretrain --config=neobert --workdir=runs/neobert \
                --config.data.tokenizer=vocab.txt --config.data.prepared=data/refinedweb
 
-This is the first phase: 2,048 rows of 1,024 tokens for a million steps; the second, 50,000 steps of 512 rows of 4,096,
-begins with it (`--config.run.init_from`). A fifth of the tokens is masked, all of them shown as [MASK]. Differences:
-weights begin as a normal cut at two standard deviations of 0.02, theirs uniform within 0.02.
+2,048 rows of 1,024 tokens for a million steps, and with `neobert:phases` another 50,000 steps of 512 rows of 4,096, at
+the rate that is left. A fifth of the tokens is masked, all of them shown as [MASK]. Differences: weights begin as a
+normal cut at two standard deviations of 0.02, theirs uniform within 0.02.
 """
 
 from bertjax.config.recipe import default
 
 
-def get_config():
-    """The recipe; it takes no argument."""
+def get_config(argument=""):
+    """The recipe, of the first phase, or of both: phases."""
+    if argument not in ("", "phases"):
+        raise ValueError(f"{argument!r}: is not phases")
     config = default()
     config.data.tokenizer_kind = "wordpiece"
     config.model.update(
@@ -63,4 +65,17 @@ def get_config():
         bias_correction=True,
     )
     config.run.steps = 1_000_000
+    if argument:
+        config.run.steps += 50_000
+        config.phases.update(
+            steps=(1_000_000, 50_000),
+            seq_len=(1_024, 4_096),
+            batch_size=(2_048, 512),
+            max_predictions=(210, 840),
+            lr=(6e-4, 6e-5),
+            warmup_steps=(2_000, 0),
+            schedule=("cosine", "power"),
+            power=(1.0, 0.0),
+            final_lr=(0.1, 0.0),
+        )
     return config

@@ -36,7 +36,10 @@ RUN = [
 ]
 """What makes a run small: for the command that names its recipe; the others must remember it."""
 
-LENGTH = re.compile(r"(--config\.(?:run|optim)\.(?:steps|warmup_steps|eval_every|save_every))=(\d+)$")
+PHASES = ["--config.phases.steps=1,1", "--config.phases.seq_len=32,64", "--config.phases.max_predictions=10,20"]
+"""The same of a recipe with phases."""
+
+LENGTH = re.compile(r"(--config\.(?:run|optim|phases)\.(?:steps|warmup_steps|eval_every|save_every))=([\d,]+)$")
 
 SMALL = {
     "finetune": [
@@ -103,15 +106,20 @@ def commands():
     return [line for page in PAGES for language, b in blocks(page) if language == "bash" for line in lines(b)]
 
 
+def _shorter(found):
+    return f"{found[1]}={','.join(str(max(1, int(steps) // 50)) for steps in found[2].split(','))}"
+
+
 def arguments(command):
     """Of a line of bash, made small."""
     words = shlex.split(command)[1:]
     begins = "--config=" in command and "--workdir=" in command and words[0] not in SMALL
-    small = RUN if begins else SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
+    run = RUN + PHASES * (",phases" in command)
+    small = run if begins else SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
     # What the page says itself, as of a vocabulary that follows from the text, or of a long batch, counts; but for the
     # length of a run, of which a fiftieth shows as well whether it goes.
     shorter = words[0] == "pretrain"
-    said = [LENGTH.sub(lambda m: f"{m[1]}={max(1, int(m[2]) // 50)}", w) if shorter else w for w in words]
+    said = [LENGTH.sub(_shorter, w) if shorter else w for w in words]
     return [*said, *(flag for flag in small if flag.split("=")[0] not in command)]
 
 

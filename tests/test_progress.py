@@ -34,6 +34,24 @@ def test_what_is_left_is_told_by_the_pace_since_the_first_advance(monkeypatch):
     progress.close()
 
 
+def test_where_the_pace_is_to_change(monkeypatch):
+    """Of what comes then, it is known as how many of the present units it counts; and the bar would not tell."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = Progress(20, unit="step", label="train")
+    progress.pace(10, 40.0)
+    for _ in range(3):
+        now[0] += 10.0
+        progress.advance()
+    progress._bar.disable = False  # as on a terminal
+    assert progress.rest == 47.0 and progress.left() == "7 min 50 s left"
+    progress._bar.disable = True
+    progress.advance(7)
+    progress.pace(20, 0.0)
+    assert progress.rest == 10.0 and progress.left() == ""
+    progress.close()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

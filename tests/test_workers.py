@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from bertjax import workers
 
 PARENT = """
 import multiprocessing, os, signal, sys, time
@@ -66,3 +69,19 @@ def test_a_worker_ignores_what_it_is_told_to_and_ends_with_its_parent(tmp_path):
         parent.kill()
         parent.wait()
         parent.stdout.close()
+
+
+def test_a_thread_that_is_at_work():
+    """What it gives is had from it, and what it raises; and a command that was asked to stop does not wait for it."""
+    go_on = threading.Event()
+    future = workers.in_thread(lambda: go_on.wait(60) and 7)
+    assert workers.at_work() and not future.done()
+    go_on.set()
+    assert future.result(60) == 7
+    with pytest.raises(KeyError):
+        workers.in_thread(lambda: {}["none"]).result(60)
+    for _ in range(600):
+        if not workers.at_work():
+            break
+        time.sleep(0.1)
+    assert not workers.at_work()

@@ -58,5 +58,6 @@ def task(**changes):
 
 
 def train(directory, config=CONFIG, **changes):
-    begin = changes.pop("begin", None)
-    return session.train(config, task(**changes), directory, sharding.make_mesh(config.mesh), begin=begin)
+    begin, later = changes.pop("begin", None), changes.pop("later", ())
+    mesh = sharding.make_mesh(config.mesh)
+    return session.train(config, task(**changes), directory, mesh, begin=begin, later=later)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bertjax.bench import retained
+from bertjax.config.phases import phase_at
 from bertjax.config.schema import Config, MeshConfig
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ from bertjax.parallel import sharding
 from bertjax.tasks.evaluate import evaluator
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import TERMS
-from bertjax.train import metrics, workdir
+from bertjax.train import checkpoint, metrics, workdir
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 
@@ -94,11 +95,12 @@ def _speeds(models: list[Loaded], length: int, repeats: int) -> list[dict[int, f
 
 
 def _held_out(paths: list[Path]) -> tuple[Config, Tokenizer, Prepared] | None:
-    """The config, tokenizer and data set of the first work directory that has one."""
+    """The config, in the phase where the run is, tokenizer and data set of the first work directory that has one."""
     for path in paths:
         try:
             config = workdir.load_config(path)
-            return config, *open_data(config, path)
+            step = max(checkpoint.steps(path / "checkpoints"), default=0)
+            return phase_at(config, step).config, *open_data(config, path)
         except UserError:  # no work directory, or one without its data set
             continue
     return None

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bertjax.bench import memory, probe
+from bertjax.config.phases import Phase, phases
 from bertjax.config.schema import Config, ModelConfig
 from bertjax.console import say
 from bertjax.model.cost import PEAK_TFLOPS, flops_per_token, peak_tflops, predicted_share
@@ -25,7 +26,8 @@ ELSEWHERE = ("NVIDIA A100", "NVIDIA H100", "NVIDIA B200", "TPU v5 lite", "TPU v5
 
 def info(config: Config) -> dict[str, Any]:
     """From shapes alone: `parameters` by part, `flops_per_token` (forward and backward), `memory_bytes` of what a run
-    keeps, the whole `run` with rows taken to be full, and its `hours_elsewhere` on one device at `MFU` of its peak.
+    keeps, the whole `run` with rows taken to be full, and its `hours_elsewhere` on one device at `MFU` of its peak. Of
+    several phases, each by its name, and `flops_per_token` of the first.
 
     Memory is of the whole state in float32: parameters, what the optimizer keeps (moments, the average of the weights),
     gradients, and the best weights where a run selects them; activations are not in it. Under mesh.fsdp each device
@@ -39,15 +41,15 @@ def info(config: Config) -> dict[str, Any]:
     size = np.dtype(np.float32).itemsize
     optimizer = make_optimizer(config)
     kept = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)) if leaf.shape)
-    flops = flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
-    tokens = config.run.steps * config.data.batch_size * config.data.seq_len
-    whole = flops["total"] * tokens
+    found = [(phase, _phase(phase)) for phase in phases(config)]
+    tokens, whole = (sum(values[name] for _, values in found) for name in ("tokens", "flops"))
     best = {"best": size * total} if config.task.kind and config.task.select == "best" else {}
     return {
         "parameters": counts | {"total": total},
-        "flops_per_token": flops,
+        "flops_per_token": _flops(config),
         "memory_bytes": {"parameters": size * total, "optimizer": size * kept, "gradients": size * total} | best,
         "run": {"steps": config.run.steps, "tokens": tokens, "flops": whole},
+        **{phase.name: values for phase, values in found if phase.name},
         "hours_elsewhere": {
             f"{kind}, {MFU:.0%} of {PEAK_TFLOPS[kind]:.0f} TFLOP/s": whole / (PEAK_TFLOPS[kind] * 1e12 * MFU) / 3600
             for kind in ELSEWHERE
@@ -55,8 +57,40 @@ def info(config: Config) -> dict[str, Any]:
     }
 
 
+def _phase(phase: Phase) -> dict[str, Any]:
+    """A phase in numbers; its rate follows a schedule from one step to another."""
+    d = phase.config.data
+    tokens, flops = phase.stretch.steps * d.batch_size * d.seq_len, _flops(phase.config)["total"]
+    return {
+        "steps": phase.stretch.steps,
+        "batch_size": d.batch_size,
+        "seq_len": d.seq_len,
+        "tokens": tokens,
+        "flops": tokens * flops,
+        "flops_per_token": flops,
+        "schedule_from_step": phase.rate.begin + 1,
+        "schedule_to_step": phase.rate.end,
+    }
+
+
+def _flops(config: Config) -> dict[str, float]:
+    return flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
+
+
 def here(config: Config) -> dict[str, Any]:
-    """On this machine: `memory_here`, bytes of each device, and `time_here`; None where a number is not known.
+    """On this machine: `memory_here`, bytes of each device, and `time_here`; None where a number is not known. Of
+    several phases, both of each.
+    """
+    found: dict[str, Any] = {}
+    for phase in phases(config):
+        with phase.naming():
+            values = _here(phase.alone)
+        found |= {f"{name}, {phase.name}" if phase.name else name: section for name, section in values.items()}
+    return found
+
+
+def _here(config: Config) -> dict[str, Any]:
+    """Of a run that is one phase.
 
     Compiles the step for four or five sizes and times some steps, which takes a minute or two; says what it does.
     Raises ConfigError for a config that cannot train here, and OutOfMemory where not even the smallest batch fits.

@@ -7,6 +7,7 @@ import jax
 
 from bertjax import batch
 from bertjax.bench.memory import Plan
+from bertjax.config.phases import phases
 from bertjax.console import say
 from bertjax.parallel import sharding
 from bertjax.tasks import fit
@@ -27,7 +28,8 @@ def seconds_per_step(plan: Plan, most_rows: int) -> tuple[float, int]:
     config, mesh = plan.config, plan.mesh
     whole = config.data.batch_size
     least = sharding.row_ways(mesh) * config.optim.accumulate
-    with fit.told(config, plan.task, mesh):
+    (phase,) = phases(config)
+    with fit.Room(mesh).told(phase, plan.task):
         state = plan.engine.fresh(config.run.seed)
         state, first = _timed(plan, state, least)
         allowed = max(1, int(SECONDS / ((STEPS + 1) * first))) * least

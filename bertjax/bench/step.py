@@ -17,6 +17,7 @@ import numpy as np
 
 from bertjax import batch
 from bertjax.bench import torch_peer
+from bertjax.config.phases import phases
 from bertjax.config.schema import Config
 from bertjax.errors import OutOfMemory, UserError
 
@@ -105,16 +106,17 @@ def _bertjax_step(config: Config) -> Callable[[], None]:
     from bertjax.parallel import sharding
     from bertjax.tasks import fit
 
-    made = plan(config)
-    with fit.told(config, made.task, made.mesh):
+    made, (phase,) = plan(config), phases(config)
+    room = fit.Room(made.mesh)
+    with room.told(phase, made.task):
         train_step = made.engine.step_of(config, made.task)
-        fit.ready(config, made.task, made.mesh, train_step, made.engine.shapes)
+        room.ready(phase, made.task, train_step, made.engine.shapes)
         rows = sharding.put_batch(_rows(config), made.mesh)
         state = made.engine.fresh(config.run.seed)
 
     def step() -> None:
         nonlocal state
-        with fit.told(config, made.task, made.mesh):
+        with room.told(phase, made.task):
             state, values = train_step(state, rows)
             jax.block_until_ready((state, values))
 

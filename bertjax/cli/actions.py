@@ -73,11 +73,13 @@ def prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_o
     return 0
 
 
-def data_report(config: Config, workdir: Path | None, json: bool, html: Path | None) -> int:
+def data_report(config: Config, workdir: Path | None, phase: int, json: bool, html: Path | None) -> int:
     from bertjax.bench.report import report
     from bertjax.bench.report_page import page, text
+    from bertjax.config.phases import alone
     from bertjax.tasks import inputs
 
+    config = alone(config, phase)
     with inputs.opened(config, workdir) as (tokenizer, prepared):
         values = report(config, prepared, tokenizer)
     if html:
@@ -202,11 +204,13 @@ def compare(words: list[str], repeats: int, out: Path | None, json: bool) -> int
     return 0
 
 
-def compile_ahead(config: Config, topology: str, search: bool, out: Path | None, json: bool) -> int:
+def compile_ahead(config: Config, topology: str, phase: int, search: bool, out: Path | None, json: bool) -> int:
     from bertjax.ahead import search as searching
     from bertjax.ahead import shown
     from bertjax.ahead.compile import report
+    from bertjax.config.phases import alone
 
+    config = alone(config, phase)
     if search:
         values, tried = searching.search(config, topology)
         flags = searching.suggestion(config, values)
@@ -223,18 +227,21 @@ def compile_ahead(config: Config, topology: str, search: bool, out: Path | None,
     return 0
 
 
-def bench(config: Config, peer: str, repeats: int, json: bool) -> int:
+def bench(config: Config, phase: int, peer: str, repeats: int, json: bool) -> int:
     from bertjax.bench.step import bench, table
+    from bertjax.config.phases import alone
 
-    result = bench(config, peer=peer, repeats=repeats)
+    result = bench(alone(config, phase), peer=peer, repeats=repeats)
     show(dumps(result) if json else table(result))
     return 0
 
 
-def bench_data(config: Config, workdir: Path | None, seconds: float, json: bool) -> int:
+def bench_data(config: Config, workdir: Path | None, phase: int, seconds: float, json: bool) -> int:
     from bertjax.bench.pipeline import bench
+    from bertjax.config.phases import alone
     from bertjax.tasks import inputs
 
+    config = alone(config, phase)
     with inputs.opened(config, workdir) as (tokenizer, prepared):
         result = bench(config.data, prepared, tokenizer, seed=config.run.seed, seconds=seconds)
     if json:

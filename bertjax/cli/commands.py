@@ -25,6 +25,7 @@ _JSON = Flag("json", "", "print one JSON object instead of a table")
 _PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [hf] extra", one_of("torch"), "")
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
 _DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", directory)
+_PHASE = Flag("phase", "N", "the phase of the run that is meant, from 1; needed where there are several", whole(1), 0)
 _MADE = "Without --workdir and data.prepared, the data set is made from data.source and thrown away afterwards."
 _METHODS = ("pll", "unmasked")
 _PICTURES = (".png", ".svg", ".pdf")
@@ -82,7 +83,7 @@ COMMANDS = {
         "what a data set holds and what the model will see, before a long run",
         "Documents, duplicates, unknown words, lengths, label and mask rates, packing, examples with their masks.\n"
         + _MADE,
-        Takes(flags=(_DATA, _JSON, Flag("html", "FILE", "write a page with plots as well", new_file()))),
+        Takes(flags=(_DATA, _PHASE, _JSON, Flag("html", "FILE", "write a page with plots as well", new_file()))),
     ),
     "data verify": Command(
         actions.data_verify,
@@ -222,6 +223,7 @@ COMMANDS = {
         Takes(
             flags=(
                 Flag("topology", "v5e:2x4|v5p:4x4x4|h100:8|h100:2x8", "the machine, docs/compile.md", required=True),
+                _PHASE,
                 Flag("search", "", "try other meshes, rows at a time and remat, a compilation each; suggest the best"),
                 Flag("out", "FILE", "draw it as well; .png, .svg or .pdf", new_file(*_PICTURES)),
                 _JSON,
@@ -232,13 +234,13 @@ COMMANDS = {
         actions.bench,
         "time a training step on synthetic batches",
         "By itself, or in turn with the BERT of Hugging Face's transformers on the same work.",
-        Takes(flags=(_PEER, _REPEATS, _JSON)),
+        Takes(flags=(_PHASE, _PEER, _REPEATS, _JSON)),
     ),
     "bench data": Command(
         actions.bench_data,
         "time the input pipeline on one core",
         "Real tokens a second, packing density and what binds.\n" + _MADE,
-        Takes(flags=(_DATA, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
+        Takes(flags=(_DATA, _PHASE, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
     ),
     "bench encode": Command(
         actions.bench_encode,

@@ -72,4 +72,6 @@ def _limits(name: str, kind: Any, limit: Limits) -> str:
     text += f", below {limit.below:g}" if limit.below is not None else ""
     made_of = {"the tokenizer": made.TOKENIZER, "the data set": made.DATA_SET}
     fixed = [what for what, fields in made_of.items() if name in fields] + ["the run"] * (not limit.may_change)
-    return f"{text}; stays once {' or '.join(fixed)} is there" if fixed else f"{text}; may change at any time"
+    if fixed:
+        return f"{text}; stays once {' or '.join(fixed)} is there"
+    return f"{text}; may change until {limit.until}" if limit.until else f"{text}; may change at any time"

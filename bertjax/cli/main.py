@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         code = OutOfMemory.exit_code
     if code not in (0, PREEMPTED):
         _leave_others(code)
+    if code == PREEMPTED and _at_work() and not _with_others():
+        os._exit(code)  # all is saved, and whoever asked does not wait for a compiler
     sys.exit(code)
 
 
@@ -98,6 +100,12 @@ def _with_others() -> bool:
     from bertjax.parallel import distributed
 
     return distributed.joined()
+
+
+def _at_work() -> bool:
+    from bertjax import workers  # here, for the sake of --help
+
+    return workers.at_work()
 
 
 def _tell_failed_saves_once() -> None:

@@ -4,6 +4,7 @@ limits       what a field says of itself: meaning, limits, whether a run may cha
 schema       frozen dataclasses: each field with its default and those
 data_fields  the longest of them
 task_fields  those of fine-tuning
+phases       stretches of a run, and the config of each
 rules        what fields must satisfy, alone by their limits and with each other
 made         what is made of which fields before a run begins
 structure    what several recipes say of a model

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from bertjax.config.limits import WHOLE, Limits, limits
+from bertjax.config.phases import phases
+from bertjax.config.phases import relations as phase_relations
 
 
 def errors(config: Any) -> list[str]:
     """The violations of a `Config` whose fields are of the right types; those of relations only if each value by
     itself is allowed.
     """
-    return limit_errors(config) or _relation_errors(config)
+    found = limit_errors(config) or [message for holds, message in phase_relations(config) if not holds]
+    return found or _errors_by_phase(config)
 
 
 def limit_errors(config: Any) -> list[str]:
@@ -54,7 +57,15 @@ def _broken_text(limit: Limits, text: str) -> str:
     return ""
 
 
-def _relation_errors(config: Any) -> list[str]:
+def _errors_by_phase(config: Any) -> list[str]:
+    """Of a run that is one phase, its own; of another, those of each phase, once where all have them."""
+    by_phase = [(phase.prefix, _relation_errors(phase.config, phase.rate.steps)) for phase in phases(config)]
+    shared = [message for message in by_phase[0][1] if all(message in found for _, found in by_phase)]
+    return shared + [f"{prefix}{message}" for prefix, found in by_phase for message in found if message not in shared]
+
+
+def _relation_errors(config: Any, steps: int) -> list[str]:
+    """`steps` is the length of its schedule of the learning rate."""
     m, d, o, r = config.model, config.data, config.optim, config.run
     rules = [
         (
@@ -92,7 +103,7 @@ def _relation_errors(config: Any) -> list[str]:
         _model_relations(m)
         + _position_relations(m)
         + _data_relations(d)
-        + _optim_relations(o, r.steps)
+        + _optim_relations(o, steps, f"run.steps = {steps}" if steps == r.steps else f"its {steps} steps")
         + _run_relations(r)
     )
     rules += _teacher_relations(config.objective, config.teacher) + _task_relations(config)
@@ -218,10 +229,10 @@ def _data_relations(d: Any) -> list[tuple[bool, str]]:
     ]
 
 
-def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
+def _optim_relations(o: Any, steps: int, told: str) -> list[tuple[bool, str]]:
     of_power = "belongs to optim.schedule = power; leave it"
     return [
-        (o.warmup_steps <= steps, f"optim.warmup_steps = {o.warmup_steps}: must be at most run.steps = {steps}"),
+        (o.warmup_steps <= steps, f"optim.warmup_steps = {o.warmup_steps}: must be at most {told}"),
         (o.schedule == "power" or o.power == 1.0, f"optim.power = {o.power}: {of_power} at 1.0"),
         (o.schedule == "power" or not o.shift_decay, f"optim.shift_decay = True: {of_power} at False"),
         (
@@ -230,7 +241,7 @@ def _optim_relations(o: Any, steps: int) -> list[tuple[bool, str]]:
         ),
         (
             o.decay_steps <= max(steps - o.warmup_steps, 0),
-            f"optim.decay_steps = {o.decay_steps}: run.steps = {steps} leave {steps - o.warmup_steps} after warm-up",
+            f"optim.decay_steps = {o.decay_steps}: {told} leave {steps - o.warmup_steps} after warm-up",
         ),
         (
             o.name != "stableadamw" or o.bias_correction,

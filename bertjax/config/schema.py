@@ -8,7 +8,7 @@ resuming all follow from it. What relates fields to each other is in `bertjax.co
 from dataclasses import dataclass, field
 
 from bertjax.config.data_fields import DataConfig
-from bertjax.config.limits import value
+from bertjax.config.limits import PHASE_HAS_BEGUN, by_phase, value
 from bertjax.config.task_fields import SweepConfig, TaskConfig
 
 
@@ -307,6 +307,38 @@ class RunConfig:
     )
 
 
+_OWN_COURSE = ", which then goes over its steps to its final one"
+_OWN_SCHEDULE = ", which then has a schedule of its own over its steps"
+
+
+@dataclass(frozen=True)
+class PhasesConfig:
+    """What changes on the way through a run, with a value for each phase (`bertjax.config.phases`)."""
+
+    steps: tuple[int, ...] = value(
+        (),
+        "updates of each phase, together run.steps; () = the run is one phase",
+        least=1,
+        may_change=True,
+        until=PHASE_HAS_BEGUN,
+    )
+    seq_len: tuple[int, ...] = by_phase("data", DataConfig, "seq_len")
+    batch_size: tuple[int, ...] = by_phase("data", DataConfig, "batch_size")
+    packing: tuple[int, ...] = by_phase("data", DataConfig, "packing")
+    max_predictions: tuple[int, ...] = by_phase("data", DataConfig, "max_predictions")
+    mask_rate: tuple[float, ...] = by_phase("data", DataConfig, "mask_rate", _OWN_COURSE)
+    final_mask_rate: tuple[float, ...] = by_phase("data", DataConfig, "final_mask_rate", _OWN_COURSE)
+    mask_count: tuple[int, ...] = by_phase("data", DataConfig, "mask_count")
+    lr: tuple[float, ...] = by_phase("optim", OptimConfig, "lr", _OWN_SCHEDULE)
+    warmup_steps: tuple[int, ...] = by_phase("optim", OptimConfig, "warmup_steps", _OWN_SCHEDULE)
+    schedule: tuple[str, ...] = by_phase("optim", OptimConfig, "schedule", _OWN_SCHEDULE)
+    power: tuple[float, ...] = by_phase("optim", OptimConfig, "power", _OWN_SCHEDULE)
+    decay_steps: tuple[int, ...] = by_phase("optim", OptimConfig, "decay_steps", _OWN_SCHEDULE)
+    final_lr: tuple[float, ...] = by_phase("optim", OptimConfig, "final_lr", _OWN_SCHEDULE)
+    accumulate: tuple[int, ...] = by_phase("optim", OptimConfig, "accumulate")
+    remat: tuple[str, ...] = by_phase("compute", ComputeConfig, "remat")
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a run depends on."""
@@ -319,5 +351,6 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    phases: PhasesConfig = field(default_factory=PhasesConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -48,24 +48,39 @@ class Share:
 ALL_ROWS = Share()
 
 
+@dataclass(frozen=True)
+class Course:
+    """The rows over which the mask rate changes: `rows` in all, `before` of them before row 0."""
+
+    before: int = 0
+    rows: int = sys.maxsize
+
+    def done(self, row: int) -> float:
+        """The share of the course that is over at a row, from 0 to 1."""
+        return min((self.before + row) / self.rows, 1.0)
+
+
+NO_COURSE = Course()
+
+
 def train_maker(
     data: DataConfig,
     prepared: Prepared,
     tokenizer: Tokenizer,
     *,
     seed: int,
-    run_rows: int = sys.maxsize,
+    course: Course = NO_COURSE,
     share: Share = ALL_ROWS,
     timer: Timer | None = None,
 ) -> Callable[[int], Batch]:
     """The function from k to batch k of the training rows of `share`: safe for threads, unless it has a `timer`.
 
-    A run has `run_rows` rows, over which `data.mask_rate` becomes `data.final_mask_rate`.
+    Over the `course`, `data.mask_rate` becomes `data.final_mask_rate`.
 
     It can be sent to another process, which opens the data set for itself and has no timer. It raises whatever reading
     a document raises. Raises DataError itself if the tokenizer or the training split cannot be used.
     """
-    return _maker(data, prepared, prepared.train, tokenizer, seed, run_rows, share, timer)
+    return _maker(data, prepared, prepared.train, tokenizer, seed, course, share, timer)
 
 
 def eval_maker(
@@ -79,7 +94,7 @@ def eval_maker(
     # Of all held-out documents, and always masked as the last rows of a run are.
     data = replace(data, mix=(), mask_rate=data.last_mask_rate)
     rows = min(rows, epoch_rows(data, prepared.validation, seed=seed))
-    make = _maker(data, prepared, prepared.validation, tokenizer, seed, sys.maxsize, Share(end=rows))
+    make = _maker(data, prepared, prepared.validation, tokenizer, seed, NO_COURSE, Share(end=rows))
     return make, -(-rows // data.batch_size)
 
 
@@ -115,7 +130,7 @@ class _Recipe:
     masking: Scheme
     special: Special
     seed: int
-    run_rows: int
+    course: Course
     share: Share
 
 
@@ -125,13 +140,13 @@ def _maker(
     split: Split,
     tokenizer: Tokenizer,
     seed: int,
-    run_rows: int,
+    course: Course,
     share: Share,
     timer: Timer | None = None,
 ) -> "_Maker":
     dataset.check_tokenizer(prepared, tokenizer)
     masking = scheme(data, tokenizer, prepared.token_counts)
-    recipe = _Recipe(data, prepared.directory, split.name, masking, tokenizer.special, seed, run_rows, share)
+    recipe = _Recipe(data, prepared.directory, split.name, masking, tokenizer.special, seed, course, share)
     return _Maker(recipe, split, timer)
 
 
@@ -184,7 +199,7 @@ class _Maker:
             for e in numbers
         ]
         self._begin(_MASKING)
-        lengths, done = [len(example.tokens_L) for example in built], min(row / recipe.run_rows, 1.0)
+        lengths, done = [len(example.tokens_L) for example in built], recipe.course.done(row)
         counts = budgets(recipe.masking, lengths, recipe.data.max_predictions, done)
         masked = [
             mask(example.tokens_L, draws.generator(_MASK, source, epoch, e), recipe.masking, count)

@@ -9,7 +9,7 @@ from typing import Protocol
 import grain
 
 from bertjax.config.schema import DataConfig
-from bertjax.data.batches import Batch, Share, eval_maker, train_maker
+from bertjax.data.batches import NO_COURSE, Batch, Course, Share, eval_maker, train_maker
 from bertjax.data.dataset import Prepared
 from bertjax.data.processes import Processes
 from bertjax.data.tokenizer import Tokenizer
@@ -32,12 +32,12 @@ def train_batches(
     tokenizer: Tokenizer,
     *,
     seed: int,
-    run_rows: int = sys.maxsize,
+    course: Course = NO_COURSE,
     start_row: int = 0,
     rows: tuple[int, ...] | None = None,
 ) -> Batches:
-    """Endless training batches from row `start_row` of the run on, which costs the same wherever that is; of its
-    `run_rows` rows depend the masks, where their rate changes over a run (`data.final_mask_rate`).
+    """Endless training batches from row `start_row` of the run on, which costs the same wherever that is; over
+    the `course`, `data.mask_rate` becomes `data.final_mask_rate`.
 
     With `rows`, only those of each batch, by their numbers in it: the share of one of several processes. `close()` the
     iterator, or drop it, to stop its threads and processes. An epoch has `order.epoch_rows` rows; batches cross its
@@ -47,7 +47,7 @@ def train_batches(
     WorkerError if one of its processes has died, or takes longer than `data.loader_timeout` for a batch.
     """
     share = Share(start_row, rows=rows)
-    make = train_maker(data, prepared, tokenizer, seed=seed, run_rows=run_rows, share=share)
+    make = train_maker(data, prepared, tokenizer, seed=seed, course=course, share=share)
     return _iterate(data, make, sys.maxsize)
 
 

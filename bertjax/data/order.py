@@ -2,7 +2,8 @@
 
 Rows are numbered from 0 to the end of the run. What row r holds is a function of (data set, config, seed, r), so the
 state of training data is one integer, the next row, and hosts, processes, threads and restarts change nothing in it.
-An epoch holds each example once and has an order of its own.
+An epoch holds each example once and has an order of its own. A run of several phases has such an order in each, with
+rows from 0 and a seed of its own.
 
 Shape letters: N examples of an epoch, R rows of an epoch, B rows of a batch.
 """
@@ -18,6 +19,11 @@ from bertjax.data.dataset import Split
 from bertjax.data.packing import Rows, density, fill, pack
 from bertjax.data.planning import Pairs, Plan, plan
 from bertjax.errors import DataError
+
+
+def seed_of_phase(seed: int, number: int) -> int:
+    """The seed of the order and the masks in a phase of a run with this seed; the first phase, 1, has that itself."""
+    return seed if number == 1 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,9 @@ class _Run:
     def alone(self, origin: Origin) -> dict[str, Any] | None:
         task, config = self.task(self.config), self.config
         going_on = session.going_on(config, self.directory)
-        ready = partial(fit.ready, config, task, self.mesh)
-        with fit.told(config, task, self.mesh):
-            begin = None if going_on else self.begin
-            if not session.train(config, task, self.directory, self.mesh, begin=begin, ready=ready, origin=origin):
-                return None
+        room, begin = fit.Room(self.mesh), None if going_on else self.begin
+        if not session.train(config, task, self.directory, self.mesh, begin=begin, room=room, origin=origin):
+            return None
         return self.finished([])
 
     def swept(self, points: list[tuple[str, Config]], origin: Origin) -> dict[str, Any] | None:

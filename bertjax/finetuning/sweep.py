@@ -15,7 +15,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +126,13 @@ class _Runs:
         """The result of a run, from its newest checkpoint on or from its beginning; None if it was asked to stop."""
         config, place = self.points[name], self._directory / POINTS / name
         say(f"{self._directory}: {told}, {name}")
-        task, ready = self._task(config), None
-        if self._engine is None:
-            self._engine, ready = session.Engine(config, task, self._mesh), partial(fit.ready, config, task, self._mesh)
+        task = self._task(config)
+        self._engine = self._engine or session.Engine(config, task, self._mesh)
         before, start = checkpoint.saved(place / "checkpoints"), time.monotonic()
         try:
-            with fit.told(config, task, self._mesh):
-                options = self._options | {"ready": ready, "engine": self._engine}
-                if not session.train(config, task, place, self._mesh, **options):
-                    return None
+            options = self._options | {"room": fit.Room(self._mesh), "engine": self._engine}
+            if not session.train(config, task, place, self._mesh, **options):
+                return None
             result = _result(name, config, task, place, self.metric)
         except NumericError as error:
             say(f"{self._directory}: {name} has diverged: {error}")

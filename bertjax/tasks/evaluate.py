@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bertjax.config.phases import phase_at
 from bertjax.config.schema import Config, DataConfig
 from bertjax.data import context_free, masking
 from bertjax.data.dataset import Prepared
@@ -33,8 +34,9 @@ Evaluate = Callable[[Any], dict[str, float]]
 def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     tokenizer, prepared = open_data(config, directory)
+    config = phase_at(config, max(checkpoint.steps(directory / "checkpoints"), default=0)).config
+    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(config.model, mesh))
     check_restored(config, directory, restored, tokenizer)
     result = held_out(config, tokenizer, prepared, mesh)(restored.state)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from bertjax import batch
 from bertjax.config.limits import limits
+from bertjax.config.phases import Phase
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.console import say
@@ -25,42 +26,47 @@ from bertjax.train.step import JittedStep
 from bertjax.train.task import Task
 
 
-def ready(config: Config, task: Task, mesh: Mesh, step: JittedStep, state: Any) -> None:
-    """Say what the run is, compile its step, and say what that takes; `state` is a train state or its shapes.
+class Room:
+    """The memory of a mesh as a run finds it, before it makes anything; and whether each of its phases fits into it."""
 
-    Raises OutOfMemory if it takes more than is free.
-    """
-    data, parts = config.data, config.optim.accumulate
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    say(
-        f"{mesh.size} x {mesh.devices.flat[0].device_kind}: {parameters:,} parameters; a step of {data.batch_size:,}"
-        f" rows of {data.seq_len:,} tokens{f', in {parts} parts' if parts > 1 else ''}; compiling ..."
-    )
-    start = time.monotonic()
-    compiled = step.compile(state, shapes(config, data.batch_size))
-    compiling = f"compiled in {duration(time.monotonic() - start)}"
-    taken, free = training_bytes(compiled, task, state, mesh), memory.free(mesh)
-    if taken is None or free is None:
-        say(compiling)
-        return
-    free += memory.held(state)
-    balance = f"training takes {gb(taken)} of memory, and {gb(free)} are free"
-    if taken > free:
-        raise OutOfMemory(f"{_work(config)}: {balance}{_fixes(config, task, mesh, free)}")
-    say(f"{compiling}: {balance}")
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh, self._free = mesh, memory.free(mesh)
 
+    def ready(self, phase: Phase, task: Task, step: JittedStep, state: Any) -> None:
+        """Say what the phase is, compile its step, and say what that takes; `state` is a train state or its shapes.
 
-@contextmanager
-def told(config: Config, task: Task, mesh: Mesh) -> Iterator[None]:
-    """A block whose want of memory, whoever reports it, becomes OutOfMemory with what to change."""
-    free = memory.free(mesh)
-    try:
-        yield
-    except Exception as error:
-        if not memory_ran_out(error):
-            raise
-        fixes = _fixes(config, task, mesh, free)
-        raise OutOfMemory(f"{_work(config)}: memory ran out ({one_line(error)}){fixes}") from error
+        Raises OutOfMemory if it takes more than is free.
+        """
+        mesh, config, free = self._mesh, phase.config, self._free
+        data, parts = config.data, config.optim.accumulate
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        say(
+            f"{phase.prefix}{mesh.size} x {mesh.devices.flat[0].device_kind}: {parameters:,} parameters; a step of"
+            f" {data.batch_size:,} rows of {data.seq_len:,} tokens{f', in {parts} parts' if parts > 1 else ''};"
+            " compiling ..."
+        )
+        start = time.monotonic()
+        compiled = step.compile(state, shapes(config, data.batch_size))
+        compiling = f"{phase.prefix}compiled in {duration(time.monotonic() - start)}"
+        taken = training_bytes(compiled, task, state, mesh)
+        if taken is None or free is None:
+            say(compiling)
+            return
+        balance = f"training takes {gb(taken)} of memory, and {gb(free)} are free"
+        if taken > free:
+            raise OutOfMemory(f"{phase.prefix}{_work(config)}: {balance}{_fixes(config, task, mesh, free)}")
+        say(f"{compiling}: {balance}")
+
+    @contextmanager
+    def told(self, phase: Phase, task: Task) -> Iterator[None]:
+        """A block whose want of memory, whoever reports it, becomes OutOfMemory with what to change."""
+        try:
+            yield
+        except Exception as error:
+            if not memory_ran_out(error):
+                raise
+            problem = f"{phase.prefix}{_work(phase.config)}: memory ran out ({one_line(error)})"
+            raise OutOfMemory(f"{problem}{_fixes(phase.config, task, self._mesh, self._free)}") from error
 
 
 def shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:

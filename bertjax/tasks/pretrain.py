@@ -5,10 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
+from bertjax.config.phases import Phase, phases
 from bertjax.config.schema import Config
 from bertjax.console import say
+from bertjax.data.batches import Course
+from bertjax.data.dataset import Prepared
 from bertjax.data.loader import train_batches
-from bertjax.data.order import epoch_rows
+from bertjax.data.order import epoch_rows, seed_of_phase
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
@@ -31,32 +36,52 @@ def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> b
     same call goes on from it. Raises a UserError before anything compiles if an input does not fit. `origin` is saved
     with the config, for the commands that follow.
     """
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
-    attention.check(config.model, config.compute, config.data.row_lengths, mesh.devices.flat[0].platform)
+    mesh, found = sharding.make_mesh(config.mesh), phases(config)
+    for phase in found:
+        with phase.naming():
+            _check(phase.config, mesh)
     metrics.check_tensorboard(config.run)
     tokenizer, prepared = distributed.agreed(lambda: open_data(config, directory))
-    for split in (prepared.train, prepared.validation):  # one without examples would only show at the first evaluation
-        epoch_rows(config.data, split, seed=config.run.seed)
-    rows = config.run.steps * config.data.batch_size
-    own = distributed.own_rows(mesh, config.data.batch_size)
-    batches = partial(train_batches, config.data, prepared, tokenizer, seed=config.run.seed, run_rows=rows, rows=own)
-    task = pretraining(
-        config,
-        batches=lambda row: batches(start_row=row),
-        evaluations=(
-            Evaluation("eval", config.run.eval_every, held_out(config, tokenizer, prepared, mesh)),
-            *minimal_pairs.evaluation(config, tokenizer, mesh),
-        ),
-        identity={"data set": prepared.digest, "tokenizer": tokenizer.digest, "teacher": ""},
-    )
+    # A split without examples would only show at the first evaluation, or in a later phase.
+    epoch_rows(config.data, prepared.train, seed=config.run.seed)
+    for phase in found:
+        with phase.naming():
+            epoch_rows(phase.config.data, prepared.validation, seed=config.run.seed)
+    pairs = minimal_pairs.evaluation(config, tokenizer, mesh)
+    tasks = [_task(phase, prepared, tokenizer, mesh, pairs) for phase in found]
     going_on = session.going_on(config, directory)
     begin = None if going_on or not config.run.init_from else _from_trained(config, tokenizer)
     if config.teacher.path:
-        task = distill.distilled(task, config, teacher.load(config, tokenizer, mesh))
-    ready = partial(fit.ready, config, task, mesh)
-    with fit.told(config, task, mesh):
-        return session.train(config, task, directory, mesh, begin=begin, ready=ready, origin=origin)
+        known = teacher.load(config, tokenizer, mesh)
+        tasks = [distill.distilled(task, phase.config, known) for task, phase in zip(tasks, found, strict=True)]
+    room, first, later = fit.Room(mesh), tasks[0], tuple(tasks[1:])
+    return session.train(config, first, directory, mesh, later=later, begin=begin, room=room, origin=origin)
+
+
+def _check(config: Config, mesh: Mesh) -> None:
+    """Raise ConfigError for what cannot be computed on these devices."""
+    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
+    attention.check(config.model, config.compute, config.data.row_lengths, mesh.devices.flat[0].platform)
+
+
+def _task(phase: Phase, prepared: Prepared, tokenizer: Tokenizer, mesh: Mesh, pairs: tuple[Evaluation, ...]) -> Task:
+    """What a phase trains on and what it is evaluated by, without a teacher."""
+    config, size = phase.config, phase.config.data.batch_size
+    batches = partial(
+        train_batches,
+        config.data,
+        prepared,
+        tokenizer,
+        seed=seed_of_phase(config.run.seed, phase.number),
+        course=Course(before=(phase.stretch.begin - phase.masks.begin) * size, rows=phase.masks.steps * size),
+        rows=distributed.own_rows(mesh, size),
+    )
+    return pretraining(
+        config,
+        batches=lambda row: batches(start_row=row),
+        evaluations=(Evaluation("eval", config.run.eval_every, held_out(config, tokenizer, prepared, mesh)), *pairs),
+        identity={"data set": prepared.digest, "tokenizer": tokenizer.digest, "teacher": ""},
+    )
 
 
 def pretraining(

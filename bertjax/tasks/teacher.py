@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bertjax.config.phases import phases
 from bertjax.config.schema import ComputeConfig, Config, ModelConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
@@ -36,7 +37,9 @@ def load(config: Config, tokenizer: Tokenizer | None, mesh: Mesh) -> Teacher:
     `trained.load` raises.
     """
     found = load_trained(config.teacher.path)
-    check(found, config, tokenizer)
+    for phase in phases(config):
+        with phase.naming():
+            check(found, phase.config, tokenizer)
     digest = 0
     for leaf in jax.tree.leaves(found.params):
         digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)

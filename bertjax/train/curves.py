@@ -20,7 +20,8 @@ def plot(workdir: Path, *, chosen: str = "") -> Path:
     """Draw the losses and accuracies of every term by step, training and held-out, into WORKDIR/curves.png.
 
     A held-out loss that is not trained on, such as that by word frequency alone, is a level to compare with: dashed.
-    Metrics whose names begin with "dev_" stand beside them; where the largest `chosen` is, the best step, is marked.
+    Where a phase begins, there is a line. Metrics whose names begin with "dev_" stand beside them; where the largest
+    `chosen` is, the best step, is marked.
     """
     from matplotlib.figure import Figure  # here: it takes half a second to import
 
@@ -35,6 +36,8 @@ def plot(workdir: Path, *, chosen: str = "") -> Path:
             if held_out:
                 form = f"C{colour}o-" if training else "k:"
                 axis.plot(*zip(*held_out, strict=True), form, label=f"{term}, held-out")
+        for step, number in _points(lines, "phase"):
+            axis.axvline(step, color="0.5", linewidth=1, label=f"phase {number} begins")
         axis.set(xlabel="step", ylabel=kind, title=f"{kind} by step")
         axis.grid(alpha=0.3)
     errors, shares = figure.axes

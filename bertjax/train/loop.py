@@ -40,9 +40,12 @@ def run(
     save: Callable[[int, TrainState], None],
     stop: Stop,
     watchdog: Watchdog,
-) -> bool:
-    """Train from `state` to `run.steps`, or until patience ends; False if it was asked to stop before that. Either way
-    the state is saved. Else a step whose update was skipped is not: it would push out what there is to go back to.
+    *,
+    end: int,
+) -> TrainState | None:
+    """Train from `state` to step `end`, of the run or of a phase of it, or until patience ends. Returns the state then,
+    or None if it was asked to stop before the end of the run. Either way it is saved; but a step whose update was
+    skipped only where the run ends or stops, since it would push out what there is to go back to.
 
     `batches` are the rows of this process; `put` takes a host batch to the devices. Raises NumericError where an
     evaluation is no longer a number, Diverged after `run.skip_limit` skipped updates in a row; and whatever `batches`
@@ -50,7 +53,7 @@ def run(
     """
     run = config.run
     saved = int(state.step)
-    for step in range(saved + 1, run.steps + 1):
+    for step in range(saved + 1, end + 1):
         watchdog.alive(f"step {step}")
         try:
             batch, waited = _timed(batches, stop)
@@ -60,7 +63,7 @@ def run(
                 recorder.flush()
                 save(step - 1, state)
             if isinstance(error, Stopped):
-                return False
+                return None
             raise
         state, values = train_step(state, put(batch))
         recorder.add(step, values, batch, waited)
@@ -68,17 +71,17 @@ def run(
         # Evaluated before the save of the same step: what is saved has all its metrics on disk.
         with watchdog.resting():
             state, last = _evaluated(config, task, step, state, recorder)
-        if last or stopping or _due(step, run.save_every):
+        if last or stopping or step == end or _due(step, run.save_every):
             recorder.flush()
             if last or stopping or not recorder.skipped.in_a_row:
                 watchdog.alive(f"the save of step {step}")
                 save(step, state)
                 saved = step
         if stopping and not last:
-            return False
+            return None
         if last:
             break
-    return True
+    return state
 
 
 def ended_early(patience: int, state: TrainState) -> str:

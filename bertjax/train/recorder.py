@@ -88,7 +88,7 @@ class Recorder:
     def _tell_first(self, step: int) -> None:
         """It is slower than the others: what it waits for has not been made ahead."""
         took, ahead = time.monotonic() - self._begun, self._run.steps - step
-        more = f"; {ahead:,} more, {duration(ahead * took)} at that pace" if ahead else ""
+        more = f"; {ahead:,} more, {duration(self._progress.rest * took)} at that pace" if ahead else ""
         self._progress.say(f"first step: {duration(took)}{more}")
 
 

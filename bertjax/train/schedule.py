@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bertjax.config.phases import Stretch
 from bertjax.config.schema import Config, OptimConfig
 
 
@@ -18,17 +19,18 @@ class Point(NamedTuple):
 
     seed: Any
     lr: Any
+    begin: Any
+    """The step behind which the schedule begins; the others count from there."""
     steps: Any
     warmup_steps: Any
     decay_steps: Any
 
 
-def point_of(config: Config) -> Point:
-    """The point at which a run is, on the host."""
-    o, r = config.optim, config.run
-    return Point(
-        np.uint32(r.seed), np.float32(o.lr), np.int32(r.steps), np.int32(o.warmup_steps), np.int32(o.decay_steps)
-    )
+def point_of(config: Config, rate: Stretch | None = None) -> Point:
+    """The point at which a run is, on the host, whose schedule runs over the steps `rate`; None = over all of them."""
+    o, rate = config.optim, rate or Stretch(0, config.run.steps)
+    whole = (np.int32(x) for x in (rate.begin, rate.steps, o.warmup_steps, o.decay_steps))
+    return Point(np.uint32(config.run.seed), np.float32(o.lr), *whole)
 
 
 SCHEDULES: dict[str, tuple[Callable[[OptimConfig, Point], Any], Callable[[OptimConfig, jax.Array], jax.Array]]] = {
@@ -47,13 +49,13 @@ Warm-up, stable, decay: Hu et al. (arXiv 2404.06395), and Haegele et al. (arXiv 
 
 def make_schedule(config: OptimConfig, point: Point) -> optax.Schedule:
     """Linear warm-up from 0 to `lr`, then the decay of `optim.schedule` to `final_lr` of it at `steps`; both `lr` and
-    `steps`, and those of warm-up and decay, are the point's.
+    `steps`, where they begin, and those of warm-up and decay, are the point's.
     """
     begin, left = SCHEDULES[config.schedule]
     start = begin(config, point)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
+        step = jnp.asarray(step - point.begin, jnp.float32)
         progress = jnp.clip((step - start) / jnp.maximum(point.steps - start, 1), 0.0, 1.0)
         decayed = point.lr * (config.final_lr + (1.0 - config.final_lr) * left(config, progress))
         warm = point.lr * step / jnp.maximum(point.warmup_steps, 1)

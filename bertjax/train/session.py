@@ -1,5 +1,6 @@
-"""A run in its work directory: locked, resumed or begun, trained, drawn."""
+"""A run in its work directory: locked, resumed or begun, trained phase by phase, drawn."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +12,14 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax import signals, storage
-from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
+from bertjax.config.phases import Phase, Stretch, phase_at, phases
+from bertjax.config.schema import Config, PhasesConfig, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
-from bertjax.errors import DataError, NumericError, WorkerError
+from bertjax.errors import DataError, NumericError, OutOfMemory, WorkerError
 from bertjax.model.cost import peak_tflops
 from bertjax.parallel import distributed, sharding
 from bertjax.parallel.watchdog import Watchdog
-from bertjax.progress import Progress
+from bertjax.progress import Progress, duration
 from bertjax.train import checkpoint, curves, guard, loop, workdir
 from bertjax.train.metrics import Nowhere, Writer
 from bertjax.train.optim import make_optimizer
@@ -25,14 +27,12 @@ from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.schedule import point_of
 from bertjax.train.state import Birth, TrainState
 from bertjax.train.step import JittedStep, make_train_step
-from bertjax.train.task import Task
+from bertjax.train.task import Room, Stage, Task
 
 Begin = Callable[[Any], Any]
 """Fresh parameters -> those that a new run begins with, as host arrays."""
-Ready = Callable[[JittedStep, TrainState], object]
-"""Called with the step of a run and the state that it will take: a restored one, or the shapes of a fresh one, which is
-made after that.
-"""
+NEAR = 1_000
+"""Steps before the end of a phase, at which the data of the next one is opened."""
 
 
 def going_on(config: Config, directory: Path) -> bool:
@@ -44,7 +44,7 @@ def going_on(config: Config, directory: Path) -> bool:
             return False
         if not before.identity.get("data set"):
             raise workdir.imported(directory)
-        workdir.check_same_run(directory, before.config, config)
+        workdir.check_same_run(directory, before.config, config, step=before.step)
         return True
 
     return distributed.by_first(found)
@@ -66,12 +66,16 @@ class Engine:
         )
         """The update at the point of `config`, which need not be on a device: to compile ahead, for any devices."""
 
-    def step_of(self, config: Config, task: Task) -> JittedStep:
-        """The update of such a run, to train with. Raises ValueError for one that is of another shape."""
+    def step_of(self, config: Config, task: Task, rate: Stretch | None = None) -> JittedStep:
+        """The update of such a run, to train with, whose schedule runs over the steps `rate` (None = all). Raises
+        ValueError for one that is of another shape.
+        """
         if _compiled(config) != self._compiled:
             raise ValueError("runs that share an engine differ in more than their points")
         everywhere = sharding.replicated(self._mesh)
-        point = jax.tree.map(lambda x: sharding.put_whole(x, everywhere), point_of(config))  # once, not in every step
+        point = jax.tree.map(
+            lambda x: sharding.put_whole(x, everywhere), point_of(config, rate)
+        )  # once, not in every step
         return self.step.given(task.forward, point)
 
     def fresh(self, seed: int) -> TrainState:
@@ -83,7 +87,7 @@ def _compiled(config: Config) -> Config:
     """What of a config is in the programs of a run: without the numbers of its point, and what is left to its task."""
     optim = replace(config.optim, lr=0.0, warmup_steps=0, decay_steps=0)
     task = TaskConfig(select=config.task.select)
-    return replace(config, optim=optim, run=RunConfig(), task=task, sweep=SweepConfig())
+    return replace(config, optim=optim, run=RunConfig(), phases=PhasesConfig(), task=task, sweep=SweepConfig())
 
 
 def train(
@@ -92,22 +96,24 @@ def train(
     directory: Path,
     mesh: Mesh,
     *,
+    later: tuple[Task, ...] = (),
     begin: Begin | None = None,
-    ready: Ready | None = None,
+    room: Room | None = None,
     origin: workdir.Origin | None = None,
     engine: Engine | None = None,
 ) -> bool:
     """Train to `run.steps`, from the newest checkpoint in `directory` if there is one.
 
     Returns False if it was asked to stop (SIGTERM, SIGHUP, Ctrl-C) before the end: the state is then saved, and the
-    same call goes on from it. `begin` None = a new run begins with fresh parameters. `ready` may raise to refuse the
-    run, when nothing has been written yet. `origin` is saved with the config. `engine` None = one of its own; of runs
-    that share one, the first compiles.
+    same call goes on from it. `later` are the tasks of the phases after the first. `begin` None = a new run begins with
+    fresh parameters. `room` may refuse the run, when nothing has been written yet; None = steps compile as they come.
+    `origin` is saved with the config. `engine` None = one of its own; of runs that share one, the first compiles.
 
     After `run.skip_limit` skipped updates in a row the run goes back to its last good checkpoint, with other data.
     Raises NumericError if there is none, if it has gone back there before, or for an evaluation that is no number.
     """
-    run, engine = config.run, engine or Engine(config, task, mesh)
+    engine = engine or Engine(config, task, mesh)
+    stages = _stages(config, (task, *later), mesh, engine, room)
     with _held(directory):
         for line in distributed.by_first(lambda: checkpoint.clean(directory / "checkpoints")):
             say(line)
@@ -115,17 +121,17 @@ def train(
         if resumed and (told := _is_done(config, resumed.state)):
             say(f"{directory}: {told}")
             return True
-        train_step = engine.step_of(config, task)
-        if ready:
-            distributed.agreed(partial(ready, train_step, resumed.state if resumed else engine.shapes))
-        place = resumed or _Place(0, 0, guard.NOTHING, _begun(engine.fresh(run.seed), begin))
+        first = _from(stages, resumed.step if resumed else 0)[0]
+        distributed.agreed(lambda: first.compile(lambda get: get()))
+        with first.told():
+            place = resumed or _Place(0, 0, guard.NOTHING, _begun(engine.fresh(config.run.seed), begin))
         distributed.by_first(lambda: workdir.save_config(directory, config, origin))
         stop = signals.noted()
         with stop, _telling_what_is_saved(directory, place.step, stop):  # also around the end of the last save
-            done = _trained(config, task, directory, mesh, place, train_step, stop)
+            done = _trained(config, stages, directory, mesh, place, stop)
             while isinstance(done, guard.Diverged):
                 place = _gone_back(config, directory, place, done, engine.shapes)
-                done = _trained(config, task, directory, mesh, place, train_step, stop)
+                done = _trained(config, stages, directory, mesh, place, stop)
             stop.asked = stop.asked or ("" if done else "another process was")
         if distributed.first():
             curves.plot(directory, chosen="_".join(task.selects or ()))
@@ -146,50 +152,127 @@ def _held(directory: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a run is: its step, the row of the data that comes next, what it has skipped, and its state."""
+    """Where a run is: its step, the batches by which it is ahead of its steps since it has gone back, what it has
+    skipped, and its state.
+    """
 
     step: int
-    row: int
+    ahead: int
     skipped: guard.Skipped
-    state: TrainState
+    state: Any
 
-    def row_after(self, step: int, config: Config) -> int:
-        """The row that comes next after a later step."""
-        return self.row + (step - self.step) * config.data.batch_size
+    def row(self, phase: Phase, step: int) -> int:
+        """The row of a phase that comes next after this step of it."""
+        return (step - phase.stretch.begin + self.ahead) * phase.config.data.batch_size
+
+
+def _stages(config: Config, tasks: tuple[Task, ...], mesh: Mesh, engine: Engine, room: Room | None) -> list[Stage]:
+    """A stage for each phase; those that are compiled alike share an engine."""
+    engines, found = {_compiled(config): engine}, []
+    for phase, task in zip(phases(config), tasks, strict=True):
+        alike = _compiled(phase.config)
+        if alike not in engines:
+            engines[alike] = Engine(phase.config, task, mesh)
+        found.append(Stage(phase, task, engines[alike].step_of(phase.config, task, phase.rate), engine.shapes, room))
+    return found
+
+
+def _from(stages: list[Stage], step: int) -> list[Stage]:
+    """Those that are left after a step."""
+    return [stage for stage in stages if step < stage.phase.stretch.end]
 
 
 def _trained(
-    config: Config,
-    task: Task,
-    directory: Path,
-    mesh: Mesh,
-    place: _Place,
-    train_step: JittedStep,
-    stop: signals.noted,
+    config: Config, stages: list[Stage], directory: Path, mesh: Mesh, place: _Place, stop: signals.noted
 ) -> bool | guard.Diverged:
-    """What `loop.run` gives from there on, or that the run has diverged. The state is used up."""
-    run = config.run
+    """Whether the run came to its end from there on, or that it has diverged. The state is used up."""
+    run, left = config.run, _from(stages, place.step)
+    state, skipped = place.state, place.skipped
+    peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
+    heeded = distributed.Together(stop) if distributed.several() else stop
     with (
         Watchdog(run.step_timeout) as watchdog,
-        closing(task.batches(place.row)) as batches,
         closing(_writer(directory, place.step, run)) as writer,
         closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
         closing(Progress(run.steps, start=place.step, unit="step", label="train")) as progress,
+        ExitStack() as stack,
     ):
-
-        def save(step: int, state: TrainState) -> None:
-            rows, skipped = place.row_after(step, config), recorder.skipped
-            saves.save(step, state, identity=task.identity, rows=rows, config=config, skipped=skipped)
-
-        peak = peak_tflops(mesh.devices.flat[0].device_kind, run.peak_tflops) * mesh.size
-        rates = Rates(flops=task.flops_per_token, peak=peak)
-        recorder = Recorder(run, writer, progress, rates, place.skipped)
-        put = partial(sharding.put_rows, mesh=mesh, rows=config.data.batch_size)
-        heeded = distributed.Together(stop) if distributed.several() else stop
+        for stage in left:
+            stack.callback(stage.close)
         try:
-            return loop.run(config, task, place.state, train_step, batches, put, recorder, save, heeded, watchdog)
+            for number, stage in enumerate(left):
+                end, rows = stage.phase.stretch.end, stage.phase.config.data.batch_size
+                with stage.told(), closing(_entered(stage, place, progress, writer, heeded, watchdog)) as opened:
+                    batches = _before(left[number + 1 :], stage, place, opened)
+                    rates = Rates(flops=stage.task.flops_per_token, peak=peak)
+                    progress.pace(end, sum(later.cost for later in left[number + 1 :]) / stage.step_cost)
+                    recorder = Recorder(run, writer, progress, rates, skipped)
+                    save = partial(_save, saves, config, stage, place, recorder)
+                    put = partial(sharding.put_rows, mesh=mesh, rows=rows)
+                    step = stage.step
+                    trained = loop.run(
+                        config, stage.task, state, step, batches, put, recorder, save, heeded, watchdog, end=end
+                    )
+                if trained is None:
+                    return False
+                state, skipped = trained, recorder.skipped
+            return True
         except guard.Diverged as error:
             return error.with_traceback(None)  # whose frames hold a state
+        except signals.Stopped:  # between two phases
+            return False
+
+
+def _entered(
+    stage: Stage, place: _Place, progress: Progress, writer: Writer | Nowhere, stop: loop.Stop, watchdog: Watchdog
+) -> Any:
+    """The batches of a stage in which the run is from here on; tells of a phase that begins."""
+    start, phase = time.monotonic(), stage.phase
+    begin, data = max(place.step, phase.stretch.begin), phase.config.data
+    with watchdog.resting():
+        distributed.agreed(lambda: stage.compile(stop.wait))
+        batches = stage.batches(place.row(phase, begin), stop.wait)
+    if phase.number > 1 and begin == phase.stretch.begin:
+        writer.write(begin + 1, {"phase": phase.number, "batch_size": data.batch_size, "seq_len": data.seq_len})
+        progress.say(
+            f"step {begin + 1:,}: {phase.name}, {phase.stretch.steps:,} steps of {data.batch_size:,} rows of"
+            f" {data.seq_len:,} tokens; ready after {duration(time.monotonic() - start)}"
+        )
+    return batches
+
+
+def _before(later: list[Stage], stage: Stage, place: _Place, batches: Iterator[loop.Batch]) -> Iterator[loop.Batch]:
+    """The batches of a stage. While they train, the next one is made ready: its step as soon as this one runs, and its
+    data towards the end, since loader processes and what is planned take memory.
+    """
+    if not later:
+        return batches
+    following = later[0]
+    row = place.row(following.phase, following.phase.stretch.begin)
+    steps = stage.phase.stretch.end - max(place.step, stage.phase.stretch.begin)
+
+    def noting() -> Iterator[loop.Batch]:
+        for done in range(steps):
+            if done == min(2, steps - 1):  # the first step has told how long one takes
+                following.compile_ahead()
+            if done == max(0, steps - NEAR):
+                following.open_ahead(row)
+            yield next(batches)
+
+    return noting()
+
+
+def _save(
+    saves: checkpoint.Checkpoints,
+    config: Config,
+    stage: Stage,
+    place: _Place,
+    recorder: Recorder,
+    step: int,
+    state: TrainState,
+) -> None:
+    rows, identity = place.row(stage.phase, step), stage.task.identity
+    saves.save(step, state, identity=identity, rows=rows, config=config, skipped=recorder.skipped)
 
 
 def _writer(directory: Path, start: int, run: RunConfig) -> Writer | Nowhere:
@@ -202,24 +285,32 @@ def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverg
     """Where a run that went on from `place` and diverged goes on: at its last good checkpoint, with the rows that come
     next. Raises NumericError if there is none, or if it has gone back there before.
 
-    By how many rows a run is ahead of its steps tells how often it has gone back: a checkpoint with fewer is of before.
+    By how many batches a run is ahead of its steps tells how often it has gone back: a checkpoint with fewer is of
+    before. As the steps between are counted in batches, no row comes again in whatever phase.
     """
     if not config.run.skip_limit:
         raise NumericError(f"step {why.step}: {why.reason}; earlier checkpoints are intact: {guard.FIX}")
-    checkpoints, row = directory / "checkpoints", place.row_after(why.step, config)
+    checkpoints = directory / "checkpoints"
     happened = f"step {why.step}: {why.reason}; {why.skipped.in_a_row} updates in a row were skipped"
     for line in distributed.by_first(lambda: checkpoint.clean(checkpoints)):
         say(line)
     good = checkpoint.last_good(checkpoints)
     if good is None:
         raise NumericError(f"{happened}, and there is no checkpoint to go back to: {guard.FIX}")
-    if row != good.rows + (why.step - good.step) * config.data.batch_size:
+    if place.ahead != _ahead(config, good):
         tried = f"also after going back to step {good.step} with other data"
         raise NumericError(f"{happened}, {tried}; earlier checkpoints are intact: {guard.FIX}")
+    back = _Place(good.step, place.ahead + why.step - good.step, guard.Skipped(0, why.skipped.in_all), None)
+    row = back.row(phase_at(config, good.step + 1), good.step)
     say(f"{directory}: {happened}: goes back to step {good.step}, and on with row {row:,} of the data")
     distributed.by_first(lambda: checkpoint.drop_after(checkpoints, good.step))
-    state = checkpoint.restore(checkpoints, target, step=good.step).state
-    return _Place(good.step, row, guard.Skipped(0, why.skipped.in_all), state)
+    return replace(back, state=checkpoint.restore(checkpoints, target, step=good.step).state)
+
+
+def _ahead(config: Config, found: checkpoint.Restored) -> int:
+    """The batches by which a run was ahead of its steps when it was saved."""
+    phase = phase_at(config, found.step)
+    return found.rows // phase.config.data.batch_size - (found.step - phase.stretch.begin)
 
 
 def _is_done(config: Config, state: TrainState) -> str:
@@ -240,7 +331,7 @@ def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> 
 
     try:
         yield
-    except (DataError, WorkerError) as error:
+    except (DataError, WorkerError, OutOfMemory) as error:
         raise type(error)(f"{error}; {saved()}") from error
     if stop.asked:
         say(f"{directory}: asked to stop ({stop.asked}): {saved()}")
@@ -260,11 +351,12 @@ def _resumed(config: Config, task: Task, directory: Path, target: TrainState) ->
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
     check_identity(directory, restored.identity, task.identity)
-    workdir.check_same_run(directory, restored.config, config)  # `going_on` may have asked a step that is damaged
+    # `going_on` may have asked a step that is damaged.
+    workdir.check_same_run(directory, restored.config, config, step=restored.step)
     say(f"{directory}: goes on from step {restored.step}")
     if told := _other_end(restored.config, config):
         say(told)
-    return _Place(restored.step, restored.rows, restored.skipped, restored.state)
+    return _Place(restored.step, _ahead(config, restored), restored.skipped, restored.state)
 
 
 def check_identity(directory: Path, saved: checkpoint.Identity, identity: checkpoint.Identity) -> None:
@@ -280,7 +372,16 @@ def check_identity(directory: Path, saved: checkpoint.Identity, identity: checkp
 def _other_end(saved: dict[str, Any], config: Config) -> str:
     """What has changed of the end of the learning-rate schedule; "" if nothing."""
     ends = [("run", "steps"), ("optim", "decay_steps"), ("optim", "final_lr")]
-    found = [f"{s}.{name} was {before}" for s, name, before, _ in workdir.changes(saved, config) if (s, name) in ends]
-    steps, decay = config.run.steps, config.optim.decay_steps
-    cooldown = f", and decays from step {steps - decay} on" if decay else ""
-    return f"{', '.join(found)}: the schedule now ends at {steps}{cooldown}" if found else ""
+    found = [
+        f"{section}.{name} was {before}"
+        for section, name, before, _ in workdir.changes(saved, config)
+        if (section, name) in ends or section == "phases"
+    ]
+    if not found:
+        return ""
+    ends_now = []
+    for phase in {phase.rate: phase for phase in phases(config)}.values():
+        decay = phase.config.optim.decay_steps
+        cooldown = f", and decays from step {phase.rate.end - decay} on" if decay else ""
+        ends_now.append(f"the schedule now ends at {phase.rate.end}{cooldown}")
+    return f"{', '.join(found)}: {'; '.join(ends_now)}"

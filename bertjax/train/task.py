@@ -1,13 +1,25 @@
-"""What a run is for, as a value: the engine in this room trains whatever it is given."""
+"""What a run is for, as a value: the engine in this room trains whatever it is given. A stage is such a task in a phase
+of a run.
+"""
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from bertjax import workers
+from bertjax.config.phases import Phase
+from bertjax.console import say
+from bertjax.errors import UserError, one_line
+from bertjax.signals import Stopped
 from bertjax.train.checkpoint import Identity
 from bertjax.train.objective import Terms
-from bertjax.train.state import Init
-from bertjax.train.step import Forward
+from bertjax.train.state import Init, TrainState
+from bertjax.train.step import Forward, JittedStep
+
+Wait = Callable[[Callable[[], Any]], Any]
+"""Gives what a function gives, which may take long. Raises Stopped if the run is asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +50,84 @@ class Task:
     """Name of an evaluation, and a key of what it gives: by the largest value of it the weights of a run are selected
     (`task.select`), and without a larger one a run ends before its time (`task.patience`).
     """
+
+
+class Room(Protocol):
+    """Whether the phases of a run fit into memory, and what to change where they do not."""
+
+    def ready(self, phase: Phase, task: Task, step: JittedStep, state: Any) -> None:
+        """Compile the step of a phase; may raise to refuse it. `state` are the shapes of its state."""
+
+    def told(self, phase: Phase, task: Task) -> AbstractContextManager[None]:
+        """A block in which the phase trains."""
+
+
+class Stage:
+    """A phase of a run with what trains in it; what it needs can be made while another one trains."""
+
+    def __init__(self, phase: Phase, task: Task, step: JittedStep, shapes: TrainState, room: Room | None) -> None:
+        self.phase, self.task, self.step = phase, task, step
+        self._shapes, self._room = shapes, room
+        self._compiling: Future[None] | None = None
+        self._opening: tuple[int, Future[Any]] | None = None
+
+    @property
+    def step_cost(self) -> float:
+        """FLOPs of a step, with full rows."""
+        return self.task.flops_per_token * self.phase.config.data.batch_size * self.phase.config.data.seq_len
+
+    @property
+    def cost(self) -> float:
+        """FLOPs of all its steps."""
+        return self.step_cost * self.phase.stretch.steps
+
+    def told(self) -> AbstractContextManager[None]:
+        """A block in which this phase trains."""
+        return self._room.told(self.phase, self.task) if self._room else nullcontext()
+
+    def compile(self, wait: Wait) -> None:
+        """The step is compiled after this: by the thread that is at it, or else here. Raises as `Room.ready`."""
+        compiling, self._compiling = self._compiling, None
+        if compiling:
+            try:
+                wait(compiling.result)
+            except (UserError, Stopped):
+                raise
+            except Exception as error:
+                say(f"{self.phase.prefix}its step was not compiled ahead ({one_line(error)}): it is now")
+        if self._room and not self.step.compiles():
+            self._room.ready(self.phase, self.task, self.step, self._shapes)
+
+    def compile_ahead(self) -> None:
+        """Begin to compile the step in a thread, and say there what comes of it."""
+
+        def compile() -> None:
+            assert self._room
+            try:
+                self._room.ready(self.phase, self.task, self.step, self._shapes)
+            except UserError as error:
+                say(f"{error}; the run goes on to step {self.phase.stretch.begin}, is saved and ends there")
+                raise
+
+        if self._room and not self.step.compiles() and not self._compiling:
+            self._compiling = workers.in_thread(compile)
+
+    def open_ahead(self, row: int) -> None:
+        """Begin to plan the data and to make batches from this row on, in a thread."""
+        self.close()
+        self._opening = row, workers.in_thread(lambda: self.task.batches(row))
+
+    def batches(self, row: int, wait: Wait) -> Any:
+        """The batches from this row on, to be closed."""
+        if self._opening and self._opening[0] == row:
+            opened = wait(self._opening[1].result)
+            self._opening = None
+            return opened
+        self.close()
+        return self.task.batches(row)
+
+    def close(self) -> None:
+        """End what was opened ahead and not asked for."""
+        opening, self._opening = self._opening, None
+        if opening:
+            opening[1].add_done_callback(lambda opened: opened.exception() or opened.result().close())

@@ -19,6 +19,7 @@ from typing import Any
 from bertjax import storage
 from bertjax.config import made
 from bertjax.config.limits import limits
+from bertjax.config.phases import changed
 from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config, DataConfig
 from bertjax.errors import ConfigError
@@ -161,10 +162,13 @@ def imported(workdir: Path) -> ConfigError:
     return ConfigError(f"--workdir={workdir}: holds an imported model, not a run; {fix}")
 
 
-def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sections: Collection[str] = ()) -> None:
+def check_same_run(
+    workdir: Path, saved: dict[str, Any], config: Config, *, sections: Collection[str] = (), step: int = 0
+) -> None:
     """Raise ConfigError listing the fields, of these sections or of all, that a run cannot change half-way.
 
-    `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`).
+    `saved` is a config as JSON has it. What a field may do is said where it is (`bertjax.config.schema`). What phases
+    may do depends on the step at which the run is: with 0, they are not looked at.
     """
     errors = []
     for section, name, before, now in changes(saved, config):
@@ -173,6 +177,10 @@ def check_same_run(workdir: Path, saved: dict[str, Any], config: Config, *, sect
                 f"{section}.{name} = {now!r}: the run in {workdir} has {before!r}; restore it, or start anew in"
                 " another --workdir"
             )
+    if step and not errors:
+        errors = [
+            f"{problem}, or start anew in another --workdir" for problem in changed(from_dict(saved), config, step)
+        ]
     if errors:
         raise ConfigError("\n".join(errors))
 

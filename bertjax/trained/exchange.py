@@ -111,7 +111,8 @@ def export_directory(config: Config, directory: Path, out: Path) -> int:
         "held out": _held_out(directory) or "not evaluated",
         "config": {},
     }
-    for section in ("model", "task" if config.task.kind else "objective", "optim", "data"):
+    phases = ("phases",) if config.phases.steps else ()
+    for section in ("model", "task" if config.task.kind else "objective", "optim", "data", *phases):
         left_out = PRIVATE.get(section, ())
         card["config"][section] = {name: value for name, value in shown[section].items() if name not in left_out}
     write(out, config.model, restored.state, tokenizer=path, lower_case=config.data.lower_case, card=card)

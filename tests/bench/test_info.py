@@ -8,6 +8,7 @@ import light
 import pytest
 from small import tiny
 
+from bertjax.bench import info as info_module
 from bertjax.bench import probe
 from bertjax.bench.info import ELSEWHERE, here, info, table
 from bertjax.config.recipe import from_dict, override
@@ -142,6 +143,20 @@ def test_a_run_costs_its_tokens():
     hours = values["hours_elsewhere"]["NVIDIA H100, 40% of 989 TFLOP/s"]
     assert hours == pytest.approx(run["flops"] / (0.4 * 989e12) / 3600)
     assert len(values["hours_elsewhere"]) == len(ELSEWHERE) >= 6
+
+
+def test_a_run_in_phases_costs_their_sum(monkeypatch):
+    """Each has its own length; and `here` looks at each as at a run by itself."""
+    _, config = load("bert:base,phases")
+    values = info(config)
+    one, two = values["phase 1 of 2"], values["phase 2 of 2"]
+    assert (one["tokens"], two["tokens"]) == (900_000 * 256 * 128, 100_000 * 256 * 512)
+    assert two["flops_per_token"] > one["flops_per_token"] == values["flops_per_token"]["total"]
+    assert {name: one[name] + two[name] for name in values["run"]} == values["run"]
+    assert two["schedule_from_step"] == 1 and two["schedule_to_step"] == 1_000_000
+    monkeypatch.setattr(info_module, "_here", lambda config: {"time_here": {"hours": config.run.steps}})
+    hours = {"time_here, phase 1 of 2": {"hours": 900_000}, "time_here, phase 2 of 2": {"hours": 100_000}}
+    assert here(config) == hours and here(load("bert:base")[1]) == {"time_here": {"hours": 1_000_000}}
 
 
 def test_a_number_that_is_not_known_is_said_to_be():

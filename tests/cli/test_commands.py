@@ -13,6 +13,7 @@ from bertjax.cli import main as cli
 from bertjax.cli.commands import COMMANDS
 
 RECIPE = "--config=configs/bert.py:tiny"
+PHASES = "--config=bert:tiny,phases"
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,11 @@ MISTAKES = [
     (["compile", RECIPE, "--topology=v5e:8"], 2, "--topology=v5e:8: is no known machine"),
     (["compile", RECIPE, "--topology=v5e:2x4", "--config.task.kind=classify"], 2, "task.kind = classify"),
     (["bench", RECIPE, "--peer=jax"], 2, "--peer=jax: must be torch"),
+    (["bench", PHASES], 2, "phases.steps = (900000, 100000): are several; say which is meant, --phase=1 to --phase=2"),
+    (["bench", "data", PHASES], 2, "phases.steps = (900000, 100000): are several"),
+    (["data", "report", PHASES], 2, "phases.steps = (900000, 100000): are several"),
+    (["compile", PHASES, "--topology=v5e:2x4", "--phase=3"], 2, "--phase=3: there is none; say which is meant"),
+    (["info", PHASES, "--config.phases.seed=1,2"], 2, "phases.seed: there is no such field; the fields are steps"),
     (["bench", RECIPE, "--repeats=0"], 2, "--repeats=0: must be a whole number of at least 1"),
     (["compare"], 2, "DIR ...: is missing"),
     (["compare", "a", "--out=none/x.png"], 2, "the folder none does not exist"),

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from bertjax import errors
+from bertjax import errors, workers
 from bertjax.cli import main as cli
 from bertjax.cli.arguments import Takes
 from bertjax.cli.commands import COMMANDS, Command
@@ -22,6 +23,22 @@ def run(*arguments):
     with pytest.raises(SystemExit) as end:
         cli.main(list(arguments))
     return end.value.code
+
+
+def test_a_command_that_was_asked_to_stop_leaves_its_compiler(monkeypatch):
+    """At its usual end the process would wait for it; other commands do."""
+    ended, go_on = [], threading.Event()
+    monkeypatch.setattr("os._exit", ended.append)
+    for code in (errors.PREEMPTED, 0):
+        monkeypatch.setitem(COMMANDS, "info", Command(lambda code=code: code, "", "", Takes("none")))
+        assert run("info") == code
+    assert ended == []
+    working = workers.in_thread(lambda: go_on.wait(60))
+    for code in (0, errors.PREEMPTED):
+        monkeypatch.setitem(COMMANDS, "info", Command(lambda code=code: code, "", "", Takes("none")))
+        assert run("info") == code
+    go_on.set()
+    assert working.result(60) and ended == [errors.PREEMPTED]
 
 
 def test_help_needs_nothing_that_is_slow_to_import():

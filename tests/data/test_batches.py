@@ -21,7 +21,7 @@ from data.rows import (
 )
 
 from bertjax import batch
-from bertjax.data.batches import STAGES, Draws, Share, eval_maker, train_maker
+from bertjax.data.batches import STAGES, Course, Draws, Share, eval_maker, train_maker
 from bertjax.data.loader import eval_batches
 from bertjax.data.order import Order, epoch_rows, packing_density
 from bertjax.errors import DataError
@@ -95,6 +95,14 @@ def test_packed_rows_hold_every_example_once_and_agree_in_their_parts():
     assert rows["mlm_weights"].sum() / real == pytest.approx(DATA.mask_rate, abs=0.02)
 
 
+def test_a_course_goes_on_through_phases():
+    """Of 40 rows, of which 24 were before."""
+    whole = Course(rows=40)
+    assert [whole.done(row) for row in (0, 10, 40, 50)] == [0.0, 0.25, 1.0, 1.0] and Course().done(10**9) < 1e-9
+    later = Course(before=24, rows=40)
+    assert all(later.done(row) == whole.done(24 + row) for row in range(20))
+
+
 FALLING = {"mask_rate": 0.4, "final_mask_rate": 0.1, "max_predictions": 13}
 
 
@@ -103,13 +111,13 @@ def test_the_mask_rate_of_a_row_follows_from_its_place_in_the_run(fields):
     """From 0.4 at the first of 80 rows to 0.1; a run that goes on from row 24, or 56, has the same rows."""
     data = config(**FALLING, **fields)
     if data.buckets:
-        made = [train_maker(data, PREPARED, TOKENIZER, seed=0, run_rows=80)(k) for k in range(12)]
+        made = [train_maker(data, PREPARED, TOKENIZER, seed=0, course=Course(rows=80))(k) for k in range(12)]
         masks_B, length_B = (np.concatenate(x) for x in zip(*map(masks_and_lengths, made), strict=True))
     else:
-        rows = train_rows(96, data=data, run_rows=80)
+        rows = train_rows(96, data=data, course=Course(rows=80))
         masks_B, length_B = masks_and_lengths(rows)
         for start in (24, 56):
-            later = train_rows(96 - start, data=data, run_rows=80, start_row=start)
+            later = train_rows(96 - start, data=data, course=Course(rows=80), start_row=start)
             assert_same({name: array[start:] for name, array in rows.items()}, later)
     rate_B = 0.4 - 0.3 * np.minimum(np.arange(96) / 80, 1.0)
     expected_B = np.maximum(np.round(length_B * rate_B), 1)

@@ -18,6 +18,7 @@ from data.rows import DATA, EXAMPLES, PREPARED, TOKENIZER, N, assert_same, confi
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import prepare
 from bertjax.data import dataset
+from bertjax.data.batches import Course
 from bertjax.data.loader import train_batches
 from bertjax.data.order import epoch_rows
 from bertjax.data.tokenizer import load as load_tokenizer
@@ -153,7 +154,9 @@ def test_loader_processes_change_nothing(on_disk):
     for workers in (0, 1, 2):
         falling = {"mask_rate": 0.4, "final_mask_rate": 0.1, "max_predictions": 13}
         more = DataConfig(**{**vars(data), **falling, "loader_workers": workers})
-        made.append(rows_of(train_batches(more, prepared, tokenizer, seed=1, run_rows=100, start_row=40), 80))
+        made.append(
+            rows_of(train_batches(more, prepared, tokenizer, seed=1, course=Course(rows=100), start_row=40), 80)
+        )
     assert_same(made[0], made[1])
     assert_same(made[0], made[2])
 

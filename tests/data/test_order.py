@@ -8,7 +8,7 @@ from data.rows import DATA, EXAMPLES, PREPARED, TOKENIZER, N, config, example_ke
 
 from bertjax import batch
 from bertjax.data.batches import eval_maker, train_maker
-from bertjax.data.order import deal, epoch_rows
+from bertjax.data.order import deal, epoch_rows, seed_of_phase
 from bertjax.errors import DataError
 
 
@@ -26,6 +26,15 @@ def test_every_example_once_an_epoch_with_other_order_and_masks():
     for one, two in ((0, 1), (1, 2), (0, 2)):
         assert (keys_EN[one] != keys_EN[two]).mean() > 0.8
         assert np.mean([masks_EN[one][key] != masks_EN[two][key] for key in masks_EN[one]]) > 0.5
+
+
+def test_each_phase_is_another_run_of_the_same_seed():
+    """The first is that of the seed itself; of no two seeds have any two phases the same."""
+    seeds = [[seed_of_phase(seed, number) for number in (1, 2, 3)] for seed in (0, 1, 2, 2**32 - 1)]
+    assert [first for first, *_ in seeds] == [0, 1, 2, 2**32 - 1]
+    assert len({seed for each in seeds for seed in each}) == 12 and all(0 <= s < 2**32 for each in seeds for s in each)
+    one, two = train_rows(2 * N, seed=seed_of_phase(0, 1)), train_rows(2 * N, seed=seed_of_phase(0, 2))
+    assert (example_keys(one) != example_keys(two)).mean() > 0.8
 
 
 def test_another_seed_is_another_run():

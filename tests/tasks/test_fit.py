@@ -2,12 +2,12 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 from light import CONFIG, task
 from small import one_device_mesh, tiny
 
+from bertjax.config.phases import phases
 from bertjax.config.recipe import override
 from bertjax.errors import OutOfMemory
 from bertjax.parallel import memory
@@ -20,10 +20,15 @@ def shapes_of_state(config, mesh):
     return Engine(config, task(), mesh).shapes
 
 
+def phase_of(config):
+    (phase,) = phases(config)
+    return phase
+
+
 def refused(config, mesh):
     engine = Engine(config, task(), mesh)
     with pytest.raises(OutOfMemory) as caught:
-        fit.ready(config, task(), mesh, engine.step, engine.shapes)
+        fit.Room(mesh).ready(phase_of(config), task(), engine.step, engine.shapes)
     (line,) = str(caught.value).splitlines()
     assert caught.value.exit_code == 8
     return line
@@ -50,6 +55,24 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, capsys):
     assert "or compute.remat = full" in line
 
 
+def test_a_phase_is_named(monkeypatch, capsys):
+    config = override(CONFIG, phases={"steps": (4, 2), "batch_size": (64, 8)})
+    mesh, phase = one_device_mesh(CONFIG), phases(config)[1]
+    engine = Engine(phase.config, task(), mesh)
+    fit.Room(mesh).ready(phase, task(), engine.step, engine.shapes)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("phase 2 of 2: 1 x cpu: ") and "a step of 8 rows of 32 tokens" in first
+    assert second.startswith("phase 2 of 2: compiled in ")
+    monkeypatch.setattr(memory, "free", lambda mesh: 1000)
+    with pytest.raises(OutOfMemory, match="^phase 2 of 2: data.batch_size = 8 rows"):
+        fit.Room(mesh).ready(phase, task(), engine.step, engine.shapes)
+    with (
+        pytest.raises(OutOfMemory, match="^phase 2 of 2: data.batch_size = 8 rows"),
+        fit.Room(mesh).told(phase, task()),
+    ):
+        raise MemoryError
+
+
 def test_a_model_that_fits_with_no_batch(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda mesh: 1000)
     assert "not even 1 rows fit" in refused(CONFIG, one_device_mesh(CONFIG))
@@ -65,15 +88,15 @@ def test_a_run_is_refused_before_anything_is_made(inputs, tmp_path, monkeypatch)
 
 
 def test_what_is_there_already_is_not_counted_twice(monkeypatch, capsys):
-    """A restored state takes its memory before the question is asked."""
+    """What is free is what was so before the run made or restored anything."""
     config = override(CONFIG, data={"batch_size": 8})
     mesh = one_device_mesh(config)
-    state = jax.tree.map(
-        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), shapes_of_state(config, mesh)
-    )
     needed = taken(config, mesh)
-    monkeypatch.setattr(memory, "free", lambda mesh: needed - memory.held(state))
-    fit.ready(config, task(), mesh, Engine(config, task(), mesh).step, state)
+    monkeypatch.setattr(memory, "free", lambda mesh: needed)
+    room = fit.Room(mesh)
+    monkeypatch.setattr(memory, "free", lambda mesh: 0)
+    state = shapes_of_state(config, mesh)
+    room.ready(phase_of(config), task(), Engine(config, task(), mesh).step, state)
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"1 x cpu: [\d,]+ parameters; a step of 8 rows of 32 tokens; compiling \.\.\.", first)
     assert re.fullmatch(r"compiled in .* s: training takes 0\.\d\d GB of memory, and 0\.\d\d GB are free", second)
@@ -92,7 +115,7 @@ class JaxRuntimeError(RuntimeError):
     ],
 )
 def test_whoever_reports_it(error):
-    with pytest.raises(OutOfMemory) as caught, fit.told(CONFIG, task(), one_device_mesh(CONFIG)):
+    with pytest.raises(OutOfMemory) as caught, fit.Room(one_device_mesh(CONFIG)).told(phase_of(CONFIG), task()):
         raise error
     (line,) = str(caught.value).splitlines()
     for named in ("data.batch_size = 64", "optim.accumulate", "compute.remat", "the largest batch that fits"):
@@ -101,5 +124,5 @@ def test_whoever_reports_it(error):
 
 def test_other_errors_are_left_alone():
     for error in (ValueError("out of memory"), JaxRuntimeError("INTERNAL: something else")):
-        with pytest.raises(type(error)), fit.told(CONFIG, task(), one_device_mesh(CONFIG)):
+        with pytest.raises(type(error)), fit.Room(one_device_mesh(CONFIG)).told(phase_of(CONFIG), task()):
             raise error

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from bertjax import signals, storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.corpus import prepare
 from bertjax.corpus.units import documents
+from bertjax.data.batches import Course
+from bertjax.data.order import seed_of_phase
 from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
+from bertjax.tasks import fit
 from bertjax.tasks import pretrain as pretraining
 from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
@@ -136,6 +140,84 @@ def test_a_recipe_with_everything_that_changes_over_a_run_goes_on_exactly(inputs
     loaded = load(tmp_path / "whole").params
     jax.tree.map(np.testing.assert_array_equal, loaded, state.trained)
     assert not np.array_equal(loaded["pooler"]["kernel"], state.params["pooler"]["kernel"])
+
+
+PHASES = {
+    "data": {"seq_len": 16, "max_predictions": 3, "mask_rate": 0.1, "final_mask_rate": 0.15},
+    "phases": {"steps": (4, 4), "seq_len": (16, 32), "batch_size": (8, 16), "max_predictions": (3, 5)},
+    "run": {"steps": 8, "eval_every": 2, "save_every": 6},
+}
+"""A run of two phases, with one schedule of its rate through both, and one course of its mask rate."""
+
+
+@pytest.fixture(scope="module")
+def phased(inputs, tmp_path_factory):
+    """Its config, where it was made, what was told, the shapes of its batches, the step of each phase, and what data
+    each asked for.
+    """
+    sections = PHASES | {"data": inputs | PHASES["data"]}
+    config, directory = tiny(model={"num_layers": 1}, **sections), tmp_path_factory.mktemp("phased")
+    add, ready, batches = Recorder.add, fit.Room.ready, pretraining.train_batches
+    shapes, steps, told, asked = [], [], [], []
+
+    def noting(self, step, values, batch, waited):
+        shapes.append(batch["tokens"].shape)
+        add(self, step, values, batch, waited)
+
+    def compiling(self, phase, task, step, state):
+        steps.append((phase.number, threading.current_thread(), step))
+        ready(self, phase, task, step, state)
+
+    def opening(data, *arguments, seed, course, start_row, **more):
+        asked.append((data.seq_len, seed, course, start_row))
+        return batches(data, *arguments, seed=seed, course=course, start_row=start_row, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "add", noting)
+        patch.setattr(fit.Room, "ready", compiling)
+        patch.setattr(pretraining, "train_batches", opening)
+        patch.setattr("bertjax.console.say", told.append)  # as its progress says it
+        assert pretrain(config, directory)
+    return config, directory, told, shapes, steps, asked
+
+
+def test_a_run_in_two_phases(phased):
+    """Each compiled once, the second while the first trains; rows of its own length, also where it is evaluated; one
+    schedule goes through both.
+    """
+    config, directory, told, shapes, steps, asked = phased
+    assert shapes == [(8, 16)] * 4 + [(16, 32)] * 4
+    # The second begins with its own row 0, and half-way through the course of the mask rate.
+    assert asked == [(16, 0, Course(0, 8 * 8), 0), (32, seed_of_phase(0, 2), Course(4 * 16, 8 * 16), 0)]
+    (one, thread, first), (two, other, second) = steps
+    assert (one, two) == (1, 2) and thread is threading.main_thread() is not other
+    assert first.compiles() == second.compiles() == 1
+    lines = metrics.read(directory / metrics.METRICS)
+    assert [line for line in lines if "phase" in line] == [{"step": 5, "phase": 2, "batch_size": 16, "seq_len": 32}]
+    (line,) = [line for line in told if "phase" in line]
+    assert re.fullmatch(r"step 5: phase 2 of 2, 4 steps of 16 rows of 32 tokens; ready after [\d.]+ s", line)
+    rates = [line["lr"] for line in lines if "loss" in line]
+    expected = [min(s / 2, 1) * (1 - s / 8 if s >= 2 else 1) * 1e-3 for s in range(8)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    assert final_state(config, directory)[1][1] == 4 * 16
+    evaluated = [line["eval_mlm_loss"] for line in lines if "eval_mlm_loss" in line]
+    assert len(evaluated) == 4 and evaluate(config, directory)["mlm_loss"] == pytest.approx(evaluated[-1], rel=1e-6)
+    assert checkpoint.steps(directory / "checkpoints") == [4, 6, 8]
+
+
+def test_a_run_that_is_stopped_in_each_phase_changes_nothing(phased, tmp_path, monkeypatch):
+    """In the first, between the two, and in the second; and what is over may not change any more."""
+    config, undisturbed, *_ = phased
+    for step in (2, 4, 6):
+        stopping(monkeypatch, step)
+        assert pretrain(config, tmp_path) is False
+        assert checkpoint.steps(tmp_path / "checkpoints")[-1] == step
+        monkeypatch.undo()
+    other = override(config, phases={"steps": (3, 5)})
+    with pytest.raises(ConfigError, match=r"^phases\.steps = \(3, 5\): the run is in phase 2 and had \(4,\) before"):
+        pretrain(other, tmp_path)
+    assert pretrain(config, tmp_path) is True
+    assert_same_run(config, undisturbed, tmp_path)
 
 
 def test_a_distillation_run_goes_on_exactly(inputs, trained, tmp_path, monkeypatch):

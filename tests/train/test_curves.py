@@ -37,6 +37,14 @@ def test_every_term_is_drawn(tmp_path, drawn):
     assert accuracies == ["mlm, training", "mlm, held-out"]
 
 
+def test_a_phase_that_begins_is_drawn(tmp_path, drawn):
+    mark = (2, {"phase": 2, "batch_size": 8, "seq_len": 512})
+    write(tmp_path, [(1, {"mlm_loss": 6.0}), mark, (2, {"mlm_loss": 5.0, "mlm_accuracy": 0.1})])
+    curves.plot(tmp_path)
+    ((losses, accuracies),) = drawn
+    assert losses == accuracies == ["mlm, training", "phase 2 begins"]
+
+
 def test_a_run_without_a_line_has_a_picture_too(tmp_path, drawn):
     write(tmp_path, [])
     assert curves.plot(tmp_path).exists() and drawn == [[[], []]]

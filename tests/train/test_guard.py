@@ -274,3 +274,30 @@ def test_without_a_limit_or_a_checkpoint_a_run_ends(tmp_path, limit, reason):
     with pytest.raises(NumericError, match=f"^{reason}: lower optim.lr or set optim.clip_norm, and start in another"):
         train(tmp_path, lambda batch: True, skip_limit=limit)
     assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+PHASES = override(CONFIG, run={"save_every": 6}, phases={"steps": (10, 10)})
+
+
+def train_in_phases(directory, bad, *, seen=None, ended_at=None):
+    """Two phases, in the second of which batches are bad; `seen` has a list for each, `ended_at` is of the second."""
+    seen, forward = seen or ([], []), jax.tree_util.Partial(spoiled_forward)
+    later = toy.task(batches=planted(bad, seen[1], ended_at), forward=forward)
+    first = planted(lambda batch: False, seen[0])
+    return toy.train(directory, PHASES, batches=first, forward=forward, later=(later,))
+
+
+def test_a_run_goes_back_from_one_phase_into_another(tmp_path, capsys):
+    """To its last save, of step 6, and then learns in both phases from rows that it has not had; also where it was
+    stopped in between.
+    """
+    seen = ([], [])
+    assert train_in_phases(tmp_path / "whole", lambda batch: batch < 5, seen=seen)
+    assert seen == ([*range(10), *range(15, 19)], [*range(6), *range(9, 19)])
+    assert "step 15: " in (told := capsys.readouterr().err) and "back to step 6, and on with row 120 of the" in told
+    assert left(tmp_path / "whole")[:3] == (20, 19 * B, Skipped(0, 5))
+    for row in (2 * B, 12 * B):
+        assert not train_in_phases(tmp_path / "parts", lambda batch: batch < 5, ended_at=row)
+    assert train_in_phases(tmp_path / "parts", lambda batch: batch < 5)
+    assert left(tmp_path / "whole") == left(tmp_path / "parts")
+    assert log(tmp_path / "whole", "loss", "skipped") == log(tmp_path / "parts", "loss", "skipped")

@@ -57,9 +57,9 @@ class Stop:
         return get()
 
 
-def run(*, start=0, stop_at=None, evaluations=(), bad=(), **fields):
+def run(*, start=0, stop_at=None, end=None, evaluations=(), bad=(), **fields):
     noted = Noted(bad=bad)
-    done = loop.run(
+    left = loop.run(
         Config(run=RunConfig(**fields)),
         toy.task(evaluations=tuple(Evaluation(name, every, lambda params: {}) for name, every in evaluations)),
         TrainState(step=np.int32(start), params={}, opt_state=()),
@@ -70,8 +70,9 @@ def run(*, start=0, stop_at=None, evaluations=(), bad=(), **fields):
         noted.save,
         Stop(noted, stop_at),
         Watchdog(0),
+        end=end or fields["steps"],
     )
-    return done, [event for event in noted.events if event[0] != "step"], noted.events
+    return left is not None, [event for event in noted.events if event[0] != "step"], noted.events
 
 
 def test_evaluations_come_before_the_save_of_their_step():
@@ -79,6 +80,14 @@ def test_evaluations_come_before_the_save_of_their_step():
     assert done
     last = [("eval", 5), ("rare", 5), ("save", 5)]
     assert events == [("eval", 2), ("save", 2), ("eval", 4), ("save", 4), *last]
+
+
+def test_the_end_of_a_phase_is_saved_and_is_not_the_end_of_the_run():
+    """It has no evaluation of its own; a run that is asked to stop there stops."""
+    done, events, every = run(steps=5, end=3, save_every=0, evaluations=[("eval", 2)])
+    assert done and events == [("eval", 2), ("save", 3)] and every[-2] == ("step", 3)
+    done, events, _ = run(steps=5, end=3, save_every=0, stop_at=3)
+    assert not done and events == [("save", 3)]
 
 
 def test_a_run_goes_on_behind_the_step_it_has():
@@ -131,7 +140,7 @@ def select(values, *, patience=0, start=None, evaluations=(), select="best", **f
         return state.replace(step=state.step + 1, params={"w": state.params["w"] + 1}), {}
 
     saved = []
-    done = loop.run(
+    left = loop.run(
         Config(run=RunConfig(**fields), task=TaskConfig(patience=patience, select=select)),
         toy.task(
             evaluations=(
@@ -149,8 +158,9 @@ def select(values, *, patience=0, start=None, evaluations=(), select="best", **f
         lambda step, state: saved.append(state),
         Stop(told, None),
         Watchdog(0),
+        end=fields["steps"],
     )
-    return done, [event for event in told.events if event[0] != "step"], told.lines, saved
+    return left is not None, [event for event in told.events if event[0] != "step"], told.lines, saved
 
 
 def test_the_best_weights_are_the_model_while_training_goes_on_from_the_current_ones():

@@ -55,6 +55,17 @@ def test_the_first_step_is_told_and_then_what_is_left(recorder, monkeypatch, cap
     assert told[1].startswith("step 2/4  ") and told[1].endswith("  10 s left")
 
 
+def test_the_first_step_tells_the_time_of_all_phases(recorder, monkeypatch, capsys):
+    """Three more steps, of which the last two take as long as ten of those before."""
+    now = [recorder._begun]
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: now[0])
+    recorder._progress.pace(2, 10.0)
+    recorder.add(1, values(1.0), BATCH, 0.0)
+    now[0] += 5.0
+    recorder.flush()
+    assert capsys.readouterr().err.splitlines() == ["first step: 5 s; 3 more, 55 s at that pace"]
+
+
 def test_an_evaluation_is_recorded_under_its_name(recorder, tmp_path):
     recorder.evaluated(3, "eval", {"mlm_loss": 2.0})
     assert metrics.read(tmp_path / metrics.METRICS) == [{"step": 3, "eval_mlm_loss": 2.0}]

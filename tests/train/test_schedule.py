@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from bertjax.config.phases import Stretch
 from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.train.schedule import make_schedule, point_of
 
@@ -63,6 +64,15 @@ def test_rate_and_length_are_data_of_one_program(name):
             np.testing.assert_allclose(program(point, step), alone(step), rtol=3e-7, err_msg=f"{point}, step {step}")
             assert alone(step) > 0.0 or step == 0 < warmup
     assert program._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["power", "cosine", "wsd_sqrt"])
+def test_the_schedule_of_a_phase_is_that_of_a_run_from_there(name):
+    config = OptimConfig(lr=0.5, warmup_steps=3, schedule=name, decay_steps=10 if name == "wsd_sqrt" else 0)
+    begin = 2**24 + 1  # where float32 does not tell a step from the next
+    later = make_schedule(config, point_of(Config(optim=config), Stretch(begin, begin + 40)))
+    alone = schedule_of(config, steps=40)
+    assert [float(later(begin + step)) for step in range(41)] == [float(alone(step)) for step in range(41)]
 
 
 def test_a_point_holds_all_that_its_fields_may():

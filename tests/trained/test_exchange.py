@@ -64,12 +64,14 @@ def test_the_card_names_no_place(vocabulary, tmp_path):
         b'{"step": 1, "eval_mlm_loss": 3.5}\n\xff\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
     )
     places = {"source": (str(tmp_path / "source"),), "prepared": str(tmp_path / "prepared")}
-    config = override(made, data=places, run={"init_from": str(tmp_path / "hf")})
+    phases = {"steps": (made.run.steps - 1, 1)}
+    config = override(made, data=places, run={"init_from": str(tmp_path / "hf")}, phases=phases)
     export_directory(config, tmp_path / "run", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for place in (str(tmp_path), tmp_path.name, "init_from", "source", "prepared"):
         assert place not in card
     assert "| `held out.eval_mlm_loss` | `2.5` |" in card and "| `steps` | `0` |" in card
+    assert "| `config.phases.steps` | `[999999, 1]` |" in card
     assert tokenizer.load(vocabulary, lower_case=True).digest in card
 
 
