@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -115,6 +116,13 @@ def constrain(x: Any, *names: str | None) -> Any:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
+
+
+def row_numbers(rows: int) -> jax.Array:
+    """int32 [rows] which rows of the whole microbatch these are: all, or those of the data shard that computes them."""
+    own = jnp.arange(rows, dtype=jnp.int32)
+    apart = "data" in jax.sharding.get_abstract_mesh().manual_axes
+    return own + jax.lax.axis_index("data") * rows if apart else own
 
 
 def put_whole(value: np.ndarray, place: Sharding) -> jax.Array:
