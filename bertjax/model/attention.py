@@ -26,7 +26,7 @@ from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.errors import ConfigError
 from bertjax.kernels import counter
 from bertjax.kernels.flash import flash_attention
-from bertjax.parallel.sharding import row_numbers, spec
+from bertjax.parallel.sharding import free_axes, row_numbers, spec
 
 FLASH = {"gpu": "cudnn", "tpu": "splash"}
 """Platform -> the library's backend that never writes its scores to memory."""
@@ -301,4 +301,5 @@ def _on_each_device(
     specs = [heads, heads, heads, rows, same]
     if keys_BN2 is not None:
         specs.append(spec(("rows", "heads", "pair"), keys_BN2.shape, mesh))
-    return jax.shard_map(kernel, in_specs=tuple(specs), out_specs=heads, check_vma=False)(*operands)
+    axes = free_axes(mesh)
+    return jax.shard_map(kernel, in_specs=tuple(specs), out_specs=heads, axis_names=axes, check_vma=False)(*operands)
