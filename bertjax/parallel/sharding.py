@@ -5,7 +5,7 @@ is the mesh (1, 1, 1). No other file names a PartitionSpec.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -40,18 +40,39 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 """Logical axis name -> mesh axis or axes."""
 
 
-def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all). Raises ConfigError if the axes do not multiply to the device count."""
+def slice_index(device: Any) -> int:
+    """Which slice of TPUs it is in, or which GPUs it has the fast links with, as JAX numbers them; 0 for a CPU."""
+    return getattr(device, "slice_index", 0)
+
+
+def make_mesh(
+    config: MeshConfig, devices: list[Any] | None = None, slice_of: Callable[[Any], int] = slice_index
+) -> Mesh:
+    """The mesh over `devices` (default: all). From one slice (`slice_of` a device) to another, where links are slower
+    than inside, goes the data axis alone.
+
+    Raises ConfigError if the axes do not multiply to the device count, or a slice has no room for the other two.
+    """
     devices = jax.devices() if devices is None else devices
-    data = config.data or len(devices) // (config.fsdp * config.tensor)
-    shape = (data, config.fsdp, config.tensor)
-    if data < 1 or int(np.prod(shape)) != len(devices):
+    others = config.fsdp * config.tensor
+    data = config.data or len(devices) // others
+    if data < 1 or data * others != len(devices):
         raise ConfigError(
             f"mesh = data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}: must multiply to the"
             f" {len(devices)} devices seen here (mesh.data = 0 takes what the others leave)"
         )
+    slices = [[d for d in devices if slice_of(d) == one] for one in sorted(set(map(slice_of, devices)))]
+    least = min(map(len, slices))
+    if any(len(one) % others for one in slices):
+        raise ConfigError(
+            f"mesh = fsdp {config.fsdp}, tensor {config.tensor}: must together divide the {least} devices of each of"
+            f" the {len(slices)} slices or hosts, since only mesh.data goes from one to another; set mesh.fsdp lower"
+        )
     # Linen fails under the Explicit axis type that newer JAX makes the default.
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    auto = (AxisType.Auto,) * 3
+    shapes = [(len(one) // others, config.fsdp, config.tensor) for one in slices]
+    within = [jax.make_mesh(s, AXES, axis_types=auto, devices=one) for s, one in zip(shapes, slices, strict=True)]
+    return Mesh(np.concatenate([mesh.devices for mesh in within]), AXES, axis_types=auto)
 
 
 def check(model: ModelConfig, rows: int, mesh: Mesh) -> None:
