@@ -1,6 +1,6 @@
 """`bertjax.parallel.sharding`: where arrays live, and what is refused."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -77,7 +77,8 @@ def test_fsdp_over_eight_devices(mesh):
     assert all(one.times % config.model.num_layers == 0 for one in in_loops)
 
 
-class OnSlice(NamedTuple):
+@dataclass(frozen=True)
+class OnSlice:
     """A device of one of several slices, or hosts of GPUs."""
 
     id: int
@@ -99,11 +100,15 @@ def test_only_the_data_axis_goes_from_slice_to_slice(shape):
 
 
 def test_what_does_not_fit_into_a_slice_is_refused():
-    devices = [OnSlice(i, i // 4) for i in range(8)]
-    with pytest.raises(ConfigError, match="fsdp 4, tensor 2: must together divide the 4 devices of each of the 2"):
-        sharding.make_mesh(tiny(mesh={"fsdp": 4, "tensor": 2}).mesh, devices)
-    mesh = sharding.make_mesh(tiny(mesh={"fsdp": 8}).mesh, devices, lambda device: 0)  # as if they were one
-    assert mesh.devices.shape == (1, 8, 1)
+    config, refused = (
+        tiny(mesh={"fsdp": 4, "tensor": 2}),
+        "fsdp 4, tensor 2: must together divide the 4 devices of each",
+    )
+    with pytest.raises(ConfigError, match=refused):
+        sharding.make_mesh(config.mesh, [OnSlice(i, i // 4) for i in range(8)])
+    with pytest.raises(ConfigError, match=refused):  # where the devices do not tell, as those of no machine here
+        sharding.make_mesh(config.mesh, jax.devices(), lambda device: device.id // 4)
+    assert sharding.make_mesh(config.mesh, [OnSlice(i, 1) for i in range(8)]).devices.shape == (1, 4, 2)
 
 
 @pytest.mark.parametrize(

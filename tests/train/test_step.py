@@ -76,11 +76,10 @@ def test_accumulation_on_a_mesh_with_shared_layers():
 
 def test_dropout_does_not_depend_on_the_mesh_but_on_the_step():
     """Nor on which rows of a microbatch a shard has."""
-    parted = tiny(data={"batch_size": 16, "packing": 2}, optim=WELL_CONDITIONED | {"accumulate": 2})
-    one = run(parted, one_device_mesh(parted))
-    cut = override(parted, mesh={"data": 4, "fsdp": 2})
+    config = tiny(data={"batch_size": 16, "packing": 2}, optim=WELL_CONDITIONED | {"accumulate": 2})
+    one = run(config, one_device_mesh(config))
+    cut = override(config, mesh={"data": 4, "fsdp": 2})
     assert_same(one, run(cut, sharding.make_mesh(cut.mesh)))
-    config = tiny(optim=WELL_CONDITIONED)
     # The same batch at another step: only the folded key differs, and with it the loss.
     mesh = one_device_mesh(config)
     step, batch = train_step_of(config, mesh), sharding.put_batch(random_batch(config), mesh)
