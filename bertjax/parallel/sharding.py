@@ -188,7 +188,7 @@ def constrain(x: Any, *names: str | None) -> Any:
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
 
 
-def for_gather(table: jax.Array, name: str) -> jax.Array:
+def for_gather(table: jax.Array, name: str | None) -> jax.Array:
     """A table [.., width] whose rows have this logical axis, to gather rows from.
 
     Where the data axis is manual and both others split something, its width is made whole, which costs an exchange of
