@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from small import tiny
 
+from bertjax.parallel.sharding import for_gather
 from bertjax.train.objective import Term
 from bertjax.train.task import Task
 
@@ -18,7 +19,7 @@ def init(key):
 
 
 def forward(params, batch, key):
-    x_BLH = params["table"][batch["tokens"]]
+    x_BLH = for_gather(params["table"], None)[batch["tokens"]]
     for _ in range(3):
         x_BLH = jnp.tanh(x_BLH @ params["mix"])
     return {"y": x_BLH.sum((1, 2))}

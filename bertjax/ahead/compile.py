@@ -44,7 +44,7 @@ def report(config: Config, machine: str) -> dict[str, Any]:
         raise ConfigError(f"{what}: what is compiled for other machines is pretraining alone; leave it out")
     jax.config.update("jax_platforms", "cpu")  # the device of this machine, if there is one, is left alone
     found = topology.find(machine)
-    mesh = sharding.make_mesh(config.mesh, list(found.devices))
+    mesh = sharding.make_mesh(config.mesh, list(found.devices), found.slice_of)
     rows = config.data.batch_size // config.optim.accumulate
     sharding.check(config.model, rows, mesh)
     attention.check(config.model, config.compute, config.data.row_lengths, found.chip.platform)

@@ -31,7 +31,7 @@ def info(config: Config) -> dict[str, Any]:
 
     Memory is of the whole state in float32: parameters, what the optimizer keeps (moments, the average of the weights),
     gradients, and the best weights where a run selects them; activations are not in it. Under mesh.fsdp each device
-    holds its share. A teacher is not counted.
+    holds its share, and of the optimizer's under mesh.shard_optimizer. A teacher is not counted.
     """
     params = abstract_params(config.model)
     # Those for pretraining also where there are none.

@@ -258,6 +258,16 @@ class MeshConfig:
     data: int = value(0, "rows are split; 0 = all devices that the other axes leave", least=0, may_change=True)
     fsdp: int = value(1, "parameters and optimizer state are split, gathered for use", least=1, may_change=True)
     tensor: int = value(1, "heads, feed-forward part and vocabulary are split", least=1, may_change=True)
+    shard_optimizer: bool = value(
+        False,
+        "optimizer state and update are split over mesh.data too, parameters stay whole there (ZeRO-1)",
+        may_change=True,
+    )
+    reduce_dtype: str = value(
+        "float32",
+        "in which gradients are sent over mesh.data; before and after they are float32",
+        choices=("float32", "bfloat16"),
+    )
 
 
 @dataclass(frozen=True)

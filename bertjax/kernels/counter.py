@@ -1,10 +1,10 @@
-"""Which attention probabilities are dropped: a hash of seed, row, head, query and key.
+"""What dropout drops: a hash of seed, row and position; of attention probabilities also of head, query and key.
 
 Shape letters: B rows, N heads, Q query positions, K key positions.
 
-No mask is drawn and none is kept. Whoever needs the bit of a probability computes it from where the probability stands,
-so the forward and the backward pass of a kernel agree, and so do a mesh of any shape, blocks of any size, and the plain
-form of the attention. All numbers are int32, which wraps around: TPU kernels compare no unsigned ones.
+No mask is drawn and none is kept. Whoever needs the bit of a value computes it from where the value stands, so the
+forward and the backward pass agree, and so do a mesh of any shape, blocks of any size, and the plain form of the
+attention. All numbers are int32, which wraps around: TPU kernels compare no unsigned ones.
 """
 
 from typing import Any
@@ -23,15 +23,25 @@ and TPUs leave their results in, both are in the same place, so that hashing cos
 
 
 def quantised(rate: float) -> int:
-    """Of 65536 probabilities, how many are kept at this rate of dropout; at least one."""
+    """Of 65536 values, how many are kept at this rate of dropout; at least one."""
     return max(1, round((1.0 - rate) * 2**16))
+
+
+def seed(key: jax.Array) -> jax.Array:
+    """The two int32 words [2] of a step, and of a layer and its part, that stand for a key of JAX."""
+    return jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
+
+
+def row_keys(seed_2: jax.Array, rows_B: jax.Array) -> jax.Array:
+    """Two words for each row, [B, 2]; the arguments are those of `head_keys`."""
+    return head_keys(seed_2, rows_B, jnp.zeros([1], jnp.int32))[:, 0]
 
 
 def head_keys(seed_2: jax.Array, rows_B: jax.Array, heads_N: jax.Array) -> jax.Array:
     """Two words for each head of each row, [B, N, 2].
 
-    `seed_2`: two int32 words of a step and a layer; `rows_B`, `heads_N`: which rows and heads these are, in the whole
-    batch and the whole model, so that a device that holds some of them finds the same words.
+    `seed_2`: as `seed` gives it; `rows_B`, `heads_N`: int32, which rows and heads these are, in the whole batch and the
+    whole model, so that a device that holds some of them finds the same words.
     """
     by_row = [_mix(_mix(seed_2[i] ^ rows_B * _GOLDEN) + seed_2[1 - i]) for i in (0, 1)]
     return jnp.stack([_mix(row_B[:, None] + _mix(heads_N * _FIRST + i)[None, :]) for i, row_B in enumerate(by_row)], -1)
@@ -71,6 +81,16 @@ def plain_mask(keys_BN2: jax.Array, length: int, kept: int) -> jax.Array:
     places = jnp.arange(length, dtype=jnp.int32)
     words = (keys_BN2[:, :, 0, None, None], keys_BN2[:, :, 1, None, None])
     return bits(words, places[None, None, :, None], places[None, None, None, :]) < limit(kept)
+
+
+def value_mask(keys_B2: jax.Array, shape: tuple[int, ...], kept: int) -> jax.Array:
+    """Of all values of an array [B, ..] of this shape, whether they are kept."""
+    *outer, last = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in range(1, len(shape)))
+    position = jnp.zeros([], jnp.int32)
+    for size, index in zip(shape[1:], outer, strict=False):
+        position = position * size + index
+    first, second = (keys_B2[:, i].reshape(-1, *(1 for _ in shape[1:])) for i in (0, 1))
+    return _words((first, second), position, last) < limit(kept)
 
 
 def _shifted(word: jax.Array, places: int) -> jax.Array:

@@ -26,7 +26,7 @@ from bertjax.config.schema import ComputeConfig, ModelConfig
 from bertjax.errors import ConfigError
 from bertjax.kernels import counter
 from bertjax.kernels.flash import flash_attention
-from bertjax.parallel.sharding import spec
+from bertjax.parallel.sharding import free_axes, row_numbers, spec
 
 FLASH = {"gpu": "cudnn", "tpu": "splash"}
 """Platform -> the library's backend that never writes its scores to memory."""
@@ -184,8 +184,7 @@ def _reference(
 
 def _head_keys(key: jax.Array, rows: int, heads: int) -> jax.Array:
     """Of all rows and heads, [B, N, 2], whichever device has them."""
-    seed_2 = jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
-    return counter.head_keys(seed_2, jnp.arange(rows, dtype=jnp.int32), jnp.arange(heads, dtype=jnp.int32))
+    return counter.head_keys(counter.seed(key), row_numbers(rows), jnp.arange(heads, dtype=jnp.int32))
 
 
 def _flash(
@@ -302,4 +301,5 @@ def _on_each_device(
     specs = [heads, heads, heads, rows, same]
     if keys_BN2 is not None:
         specs.append(spec(("rows", "heads", "pair"), keys_BN2.shape, mesh))
-    return jax.shard_map(kernel, in_specs=tuple(specs), out_specs=heads, check_vma=False)(*operands)
+    axes = free_axes(mesh)
+    return jax.shard_map(kernel, in_specs=tuple(specs), out_specs=heads, axis_names=axes, check_vma=False)(*operands)

@@ -16,7 +16,7 @@ from bertjax.model.attention import attend
 from bertjax.model.layers import Affine, Norm, linear, stacked, weights
 from bertjax.model.ops import ACTIVATIONS, dropout
 from bertjax.model.positions import Rotation, rotate, rotation
-from bertjax.parallel.sharding import constrain
+from bertjax.parallel.sharding import constrain, for_gather
 
 REMAT_POLICIES: dict[str, Any] = {
     "dots": jax.checkpoint_policies.checkpoint_dots,
@@ -39,10 +39,10 @@ class Embeddings(nn.Module):
         """Returns hidden states [B, L, H] and the word table [V, E], which the MLM head ties to."""
         c, k = self.config, self.compute
         word_VE = self.param("word", weights(c, "vocab", "hidden"), (c.vocab_size, c.embedding_size))
-        x_BLE = word_VE[tokens_BL]
+        x_BLE = for_gather(word_VE, "vocab")[tokens_BL]
         if c.positions == "learned":
             position_ME = self.param("position", weights(c, "table", "hidden"), (c.max_positions, c.embedding_size))
-            x_BLE += position_ME[positions_BL]
+            x_BLE += for_gather(position_ME, "table")[positions_BL]
         if c.token_types:
             type_TE = self.param("token_type", weights(c, "table", "hidden"), (c.token_types, c.embedding_size))
             # A product instead of a look-up: its gradient is a matrix product, not a scatter into two rows.

@@ -2,6 +2,7 @@
 
 machine     the devices there are, their memory, the processor's cores
 sharding    the only file that names a PartitionSpec
+reduction   what data shards compute by themselves, and its one sum over them
 launched    what a launcher tells a process: of how many it is one
 distributed several processes that are one run: their start, and what they decide together
 lost        the end of a process when another one of its run is gone

@@ -4,11 +4,13 @@ Model code names logical axes only. Data parallel, FSDP and tensor parallel are 
 is the mesh (1, 1, 1). No other file names a PartitionSpec.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -20,6 +22,7 @@ AXES = ("data", "fsdp", "tensor")
 RULES: dict[str, str | tuple[str, ...] | None] = {
     # Activations.
     "rows": ("data", "fsdp"),
+    "shards": "data",
     "length": None,
     "hidden_activation": None,
     # Parameters. A stack of layers is never split: each step of the scan would fetch its slice from another device.
@@ -37,18 +40,39 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 """Logical axis name -> mesh axis or axes."""
 
 
-def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all). Raises ConfigError if the axes do not multiply to the device count."""
+def slice_index(device: Any) -> int:
+    """Which slice of TPUs it is in, or which GPUs it has the fast links with, as JAX numbers them; 0 for a CPU."""
+    return getattr(device, "slice_index", 0)
+
+
+def make_mesh(
+    config: MeshConfig, devices: list[Any] | None = None, slice_of: Callable[[Any], int] = slice_index
+) -> Mesh:
+    """The mesh over `devices` (default: all). From one slice (`slice_of` a device) to another, where links are slower
+    than inside, goes the data axis alone.
+
+    Raises ConfigError if the axes do not multiply to the device count, or a slice has no room for the other two.
+    """
     devices = jax.devices() if devices is None else devices
-    data = config.data or len(devices) // (config.fsdp * config.tensor)
-    shape = (data, config.fsdp, config.tensor)
-    if data < 1 or int(np.prod(shape)) != len(devices):
+    others = config.fsdp * config.tensor
+    data = config.data or len(devices) // others
+    if data < 1 or data * others != len(devices):
         raise ConfigError(
             f"mesh = data {config.data}, fsdp {config.fsdp}, tensor {config.tensor}: must multiply to the"
             f" {len(devices)} devices seen here (mesh.data = 0 takes what the others leave)"
         )
+    slices = [[d for d in devices if slice_of(d) == one] for one in sorted(set(map(slice_of, devices)))]
+    least = min(map(len, slices))
+    if any(len(one) % others for one in slices):
+        raise ConfigError(
+            f"mesh = fsdp {config.fsdp}, tensor {config.tensor}: must together divide the {least} devices of each of"
+            f" the {len(slices)} slices or hosts, since only mesh.data goes from one to another; set mesh.fsdp lower"
+        )
     # Linen fails under the Explicit axis type that newer JAX makes the default.
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    auto = (AxisType.Auto,) * 3
+    shapes = [(len(one) // others, config.fsdp, config.tensor) for one in slices]
+    within = [jax.make_mesh(s, AXES, axis_types=auto, devices=one) for s, one in zip(shapes, slices, strict=True)]
+    return Mesh(np.concatenate([mesh.devices for mesh in within]), AXES, axis_types=auto)
 
 
 def check(model: ModelConfig, rows: int, mesh: Mesh) -> None:
@@ -75,12 +99,59 @@ def spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | Abs
     A dimension that its mesh axis does not divide (a vocabulary of 30,522 over 4) stays whole. An unknown name raises
     KeyError: Flax would silently replicate it.
     """
-    axes = []
+    free, axes = free_axes(mesh), []
     for name, dim in zip(names, shape, strict=True):
-        axis = None if name is None else RULES[name]
-        ways = int(np.prod([mesh.shape[a] for a in ((axis,) if isinstance(axis, str) else axis or ())]))
-        axes.append(axis if dim % ways == 0 else None)
-    return PartitionSpec(*axes)
+        found = tuple(axis for axis in _mesh_axes(None if name is None else RULES[name]) if axis in free)
+        axes.append(found if dim % _ways(found, mesh) == 0 else ())
+    return PartitionSpec(*map(_entry, axes))
+
+
+def free_axes(mesh: Mesh | AbstractMesh) -> set[str]:
+    """The axes over which arrays can be split here: all, but the data axis where each of its shards computes by itself
+    (`bertjax.parallel.reduction`).
+    """
+    return set(mesh.axis_names) - set(mesh.manual_axes if isinstance(mesh, AbstractMesh) else ())
+
+
+def split_over_data(place: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+    """The place of an array of this shape that is split over the data axis too: along the first dimension that the
+    number of shards divides, if there is one. Where that is the stack of layers, each shard has whole layers.
+    """
+    mesh, axes = place.mesh, [_mesh_axes(entry) for entry in place.spec]
+    axes += [()] * (len(shape) - len(axes))
+    for i, dim in enumerate(shape):
+        if dim % _ways((*axes[i], "data"), mesh) == 0:
+            return NamedSharding(mesh, PartitionSpec(*map(_entry, [*axes[:i], (*axes[i], "data"), *axes[i + 1 :]])))
+    return place
+
+
+def split_axis(place: NamedSharding) -> int | None:
+    """Which dimension is split over the data axis."""
+    return next((i for i, entry in enumerate(place.spec) if "data" in _mesh_axes(entry)), None)
+
+
+def stacked_spec(place: NamedSharding) -> PartitionSpec:
+    """Of an array [D, ..] whose first axis is one of data shards, and whose others live as `place` says."""
+    others = [tuple(axis for axis in _mesh_axes(entry) if axis != "data") for entry in place.spec]
+    return PartitionSpec(*map(_entry, [("data",), *others]))
+
+
+def mesh_of(places: Any) -> Mesh:
+    """The mesh of a tree of shardings."""
+    return jax.tree.leaves(places)[0].mesh
+
+
+def _mesh_axes(entry: Any) -> tuple[str, ...]:
+    """An entry of a PartitionSpec, or of `RULES`, as the mesh axes in it."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+def _entry(axes: tuple[str, ...]) -> Any:
+    return axes[0] if len(axes) == 1 else axes or None
+
+
+def _ways(axes: tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def tree_shardings(abstract_tree: Any, mesh: Mesh) -> Any:
@@ -115,6 +186,24 @@ def constrain(x: Any, *names: str | None) -> Any:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
+
+
+def for_gather(table: jax.Array, name: str | None) -> jax.Array:
+    """A table [.., width] whose rows have this logical axis, to gather rows from.
+
+    Where the data axis is manual and both others split something, its width is made whole, which costs an exchange of
+    the table: XLA (jax 0.10, 0.11) dies of a gather from a table that is split there.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    dies = mesh.manual_axes and all(mesh.shape[axis] > 1 for axis in free_axes(mesh))
+    return constrain(table, name, None) if dies else table
+
+
+def row_numbers(rows: int) -> jax.Array:
+    """int32 [rows] which rows of the whole microbatch these are: all, or those of the data shard that computes them."""
+    own = jnp.arange(rows, dtype=jnp.int32)
+    apart = "data" in jax.sharding.get_abstract_mesh().manual_axes
+    return own + jax.lax.axis_index("data") * rows if apart else own
 
 
 def put_whole(value: np.ndarray, place: Sharding) -> jax.Array:

@@ -69,6 +69,10 @@ class Topology:
     devices: tuple[Any, ...]
     """Descriptions for `sharding.make_mesh`."""
 
+    def slice_of(self, device: Any) -> int:
+        """Which slice or host it is in, for `sharding.make_mesh`; the compiler for GPUs does not tell."""
+        return device.id // self.shape[1] if self.chip.platform == "gpu" else 0
+
     def link_seconds(self, sent: float, members: np.ndarray) -> float:
         """How long a ring's step takes: each of `members` (places [n, axes] of the chips, as from `places`) sends
         `sent` bytes in all, over all links that lead to another member.

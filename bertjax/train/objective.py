@@ -47,8 +47,7 @@ def _cross_entropy_forward(logits_BIC: jax.Array, labels_BI: jax.Array) -> tuple
 
 def _cross_entropy_backward(kept: tuple[jax.Array, ...], g_BI: jax.Array) -> tuple[jax.Array, None]:
     logits_BIC, labels_BI, log_sum_BI = kept
-    classes_11C = jnp.arange(logits_BIC.shape[-1])[None, None, :]
-    one_hot_BIC = (labels_BI[:, :, None] == classes_11C).astype(jnp.float32)
+    one_hot_BIC = _is_label(logits_BIC, labels_BI).astype(jnp.float32)
     return (jnp.exp(logits_BIC - log_sum_BI[:, :, None]) - one_hot_BIC) * g_BI[:, :, None], None
 
 
@@ -56,8 +55,13 @@ cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def pick(logits_BIC: jax.Array, labels_BI: jax.Array) -> jax.Array:
-    """The logit of each label, [B, I]."""
-    return jnp.take_along_axis(logits_BIC, labels_BI[:, :, None], axis=-1, mode="clip")[:, :, 0]
+    """The logit of each label, [B, I]; 0.0 for a label that is no class."""
+    # A sum of one number: XLA dies of a gather from classes that are split over a mesh axis where another is manual.
+    return jnp.sum(jnp.where(_is_label(logits_BIC, labels_BI), logits_BIC, 0.0), axis=-1)
+
+
+def _is_label(logits_BIC: jax.Array, labels_BI: jax.Array) -> jax.Array:
+    return labels_BI[:, :, None] == jnp.arange(logits_BIC.shape[-1])[None, None, :]
 
 
 def classification(logits: str, labels: str, weights: str) -> Term:

@@ -26,7 +26,7 @@ from bertjax.train.optim import make_optimizer
 from bertjax.train.recorder import Rates, Recorder
 from bertjax.train.schedule import point_of
 from bertjax.train.state import Birth, TrainState
-from bertjax.train.step import JittedStep, make_train_step
+from bertjax.train.step import Cut, JittedStep, make_train_step
 from bertjax.train.task import Room, Stage, Task
 
 Begin = Callable[[Any], Any]
@@ -58,12 +58,11 @@ class Engine:
     def __init__(self, config: Config, task: Task, mesh: Mesh) -> None:
         optimizer_at, select = partial(make_optimizer, config), config.task.select if task.selects else ""
         self._mesh, self._compiled = mesh, _compiled(config)
-        self._birth = Birth(task.init, optimizer_at(), mesh, select=select)
+        self._birth = Birth(task.init, optimizer_at(), mesh, select=select, shard_optimizer=config.mesh.shard_optimizer)
         self.shapes = self._birth.shapes
         """Shapes and places of the state."""
-        self.step = make_train_step(
-            task.forward, task.terms, optimizer_at, mesh, point_of(config), accumulate=config.optim.accumulate
-        )
+        cut = Cut(config.optim.accumulate, self._birth.updates, config.mesh.reduce_dtype)
+        self.step = make_train_step(task.forward, task.terms, optimizer_at, mesh, point_of(config), cut)
         """The update at the point of `config`, which need not be on a device: to compile ahead, for any devices."""
 
     def step_of(self, config: Config, task: Task, rate: Stretch | None = None) -> JittedStep:

@@ -86,18 +86,27 @@ def _put(number: float, old: jax.Array) -> jax.Array:
 class Birth:
     """How states of one shape are born. The seed is an argument of the program, which so is compiled once."""
 
-    def __init__(self, init: Init, optimizer: Optimizer, mesh: Mesh, *, select: str = "") -> None:
+    def __init__(
+        self, init: Init, optimizer: Optimizer, mesh: Mesh, *, select: str = "", shard_optimizer: bool = False
+    ) -> None:
         """`select` says which parameters are the model in the end: "best" or "last" of a run that selects by an
-        evaluation, "" of one that does not.
+        evaluation, "" of one that does not. `shard_optimizer`: what the optimizer keeps is split over the data axis.
         """
         self._mesh = mesh
         fresh = partial(_fresh, init, optimizer, select)
         boxed = jax.eval_shape(fresh, 0)
-        shardings = sharding.tree_shardings(boxed, mesh)
+        shapes, shardings = nn.meta.unbox(boxed), sharding.tree_shardings(boxed, mesh)
+        split = jax.tree.map(lambda s, x: sharding.split_over_data(s, x.shape), shardings, shapes)
+        if shard_optimizer:
+            # The best weights are a copy of the trained ones, and live where those do.
+            best = split.best if isinstance(shapes.opt_state, Averaged) else shardings.best
+            shardings = replace(shardings, opt_state=split.opt_state, best=best)
         self.shapes: TrainState = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.meta.unbox(boxed), shardings
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
         )
         """Shapes, dtypes and shardings, without any memory: what a checkpoint is restored into."""
+        self.updates = split.params if shard_optimizer else shardings.params
+        """Where the update of each parameter is computed: where the moments of it are."""
         self._jitted = jax.jit(lambda seed: nn.meta.unbox(fresh(seed)), out_shardings=shardings)
 
     def __call__(self, seed: int) -> TrainState:

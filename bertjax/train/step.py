@@ -6,6 +6,7 @@ Shape letters: A microbatches.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from bertjax.parallel import sharding
+from bertjax.parallel import reduction, sharding
 from bertjax.train import guard, objective
 from bertjax.train.objective import Arrays, Terms, Values
 from bertjax.train.optim import Optimizer
@@ -28,8 +29,20 @@ OptimizerAt = Callable[[Point], Optimizer]
 """The optimizer at a point whose numbers are traced."""
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How an update is cut up, which changes nothing of what it computes but for rounding."""
+
+    accumulate: int
+    """Microbatches."""
+    places: Any
+    """Where the update of each parameter is computed: shardings, which may split it over the data axis too (ZeRO-1)."""
+    reduce_dtype: str
+    """In which gradients are sent over the data axis."""
+
+
 def make_train_step(
-    forward: Forward, terms: Terms, optimizer_at: OptimizerAt, mesh: Mesh, point: Point, *, accumulate: int = 1
+    forward: Forward, terms: Terms, optimizer_at: OptimizerAt, mesh: Mesh, point: Point, cut: Cut
 ) -> "JittedStep":
     """The jitted update `(state, batch) -> (state, values)`; the state is donated, so use only the one returned.
 
@@ -41,14 +54,10 @@ def make_train_step(
     def train_step(state: TrainState, forward: Forward, point: Point, batch: Arrays) -> tuple[TrainState, Any]:
         optimizer = optimizer_at(point)
         key = jax.random.fold_in(jax.random.key(point.seed), state.step)
-        totals = objective.total_weights(terms, batch)
-
-        def loss_fn(params: Any, microbatch: Arrays, key: jax.Array) -> tuple[jax.Array, Values]:
-            outputs = forward(optimizer.hold(params), microbatch, key)
-            values = objective.normalise(objective.weighted_sums(terms, outputs, microbatch), totals)
-            return objective.total_loss(terms, values), values
-
-        grads, values = accumulated(loss_fn, state.params, batch, key, count=accumulate)
+        grad_fn = jax.grad(partial(_loss, terms, optimizer.hold), has_aux=True)
+        by_shard = partial(accumulated, grad_fn, count=cut.accumulate)
+        given = (state.params, key, forward, objective.total_weights(terms, batch))
+        grads, values = reduction.summed(by_shard, batch, *given, places=cut.places, dtype=cut.reduce_dtype)
         loss, norm = objective.total_loss(terms, values), optax.tree.norm(grads)
 
         def update(old: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -56,7 +65,8 @@ def make_train_step(
             updates, opt_state = optimizer.update(grads, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        skipped, (params, opt_state) = guard.skip(update, (state.params, state.opt_state), loss, norm)
+        split = jax.lax.with_sharding_constraint(state.params, cut.places)
+        skipped, (params, opt_state) = guard.skip(update, (split, state.opt_state), loss, norm)
         whole = {"loss": loss, "grad_norm": norm, "lr": optimizer.schedule(state.step), "skipped": skipped}
         return replace(state, step=state.step + 1, params=params, opt_state=opt_state), whole | values
 
@@ -64,17 +74,25 @@ def make_train_step(
     return JittedStep(train_step, forward, mesh, point, out=lambda state: (state, replicated), donate_argnums=(0,))
 
 
+def _loss(
+    terms: Terms, hold: Any, params: Any, batch: Arrays, key: jax.Array, forward: Forward, totals: Arrays
+) -> tuple[jax.Array, Values]:
+    """What these rows add to the loss of the whole batch, whose weights are `totals`, and to its metrics."""
+    outputs = forward(hold(params), batch, key)
+    values = objective.normalise(objective.weighted_sums(terms, outputs, batch), totals)
+    return objective.total_loss(terms, values), values
+
+
 def accumulated(
-    loss_fn: Callable[..., tuple[jax.Array, Values]], params: Any, batch: Arrays, key: jax.Array, *, count: int
+    grad_fn: Callable[..., tuple[Any, Values]], batch: Arrays, params: Any, key: jax.Array, *given: Any, count: int
 ) -> tuple[Any, Values]:
-    """Gradients and metrics of `loss_fn` summed over `count` microbatches, in float32.
+    """Gradients and metrics by `grad_fn(params, batch, key, *given)` summed over `count` microbatches, in float32.
 
     Losses are already divided by the weights of the whole batch, so the sum is the gradient of one large batch, even
     where microbatches carry different numbers of masked tokens.
     """
-    grad_fn = jax.grad(loss_fn, has_aux=True)
     if count == 1:
-        return grad_fn(params, batch, key)
+        return grad_fn(params, batch, key, *given)
 
     def split(x: jax.Array) -> jax.Array:
         # Every count-th row: each microbatch then takes its share from each device, without moving any row.
@@ -82,11 +100,11 @@ def accumulated(
 
     def body(sums: Any, inputs: Any) -> tuple[Any, None]:
         microbatch, micro_key = inputs
-        return jax.tree.map(jnp.add, sums, grad_fn(params, microbatch, micro_key)), None
+        return jax.tree.map(jnp.add, sums, grad_fn(params, microbatch, micro_key, *given)), None
 
     batch_A, keys_A = jax.tree.map(split, batch), jax.random.split(key, count)
     first = jax.tree.map(lambda x: x[0], batch_A)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(grad_fn, params, first, key))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(grad_fn, params, first, key, *given))
     sums, _ = jax.lax.scan(body, zeros, (batch_A, keys_A))
     return sums
 

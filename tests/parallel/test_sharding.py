@@ -1,6 +1,9 @@
 """`bertjax.parallel.sharding`: where arrays live, and what is refused."""
 
+from dataclasses import dataclass
+
 import jax
+import numpy as np
 import pytest
 from small import fresh_state, shapes_of_state, task_of, tiny
 
@@ -56,14 +59,15 @@ def compiled(config, mesh):
     return hlo.parse(found.as_text()), found.memory_analysis(), engine.shapes
 
 
-def test_fsdp_over_eight_devices():
-    """Each holds an eighth of the state but for what no axis divides, and fetches no more than a layer at a time."""
+@pytest.mark.parametrize("mesh", [{"data": 1, "fsdp": 8}, {"data": 2, "fsdp": 4}], ids=str)
+def test_fsdp_over_eight_devices(mesh):
+    """Each holds its share of the state but for what no axis divides, and fetches no more than a layer at a time."""
     sizes = {"hidden_size": 128, "embedding_size": 128, "ffn_size": 256}
-    config = tiny(model=sizes, mesh={"fsdp": 8})
+    config = tiny(model=sizes, mesh=mesh)
     program, taken, state = compiled(config, sharding.make_mesh(config.mesh))
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.opt_state)))
     rows = sum(x.size * x.dtype.itemsize for x in fit.shapes(config, config.data.batch_size).values()) / 8
-    assert taken.argument_size_in_bytes - rows <= whole / 7
+    assert taken.argument_size_in_bytes - rows <= 8 / 7 * whole / mesh["fsdp"]
     gathered = [one for one in collectives(program) if one.kind == "all-gather"]
     in_loops = [one for one in gathered if one.times > 1]
     stack = state.params["encoder"]["groups"]["ffn"]["up"]["kernel"]
@@ -73,13 +77,55 @@ def test_fsdp_over_eight_devices():
     assert all(one.times % config.model.num_layers == 0 for one in in_loops)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_gradients_are_reduced_once_for_each_microbatch(parts):
-    """In data parallel: as many bytes as the parameters have, and the sums of the losses."""
-    config = tiny(data={"batch_size": 16}, optim={"accumulate": parts})
-    program, _, state = compiled(config, sharding.make_mesh(config.mesh))
-    found = collectives(program)
-    parameters = sum(4 * x.size for x in jax.tree.leaves(state.params))
-    words = 4 * state.params["encoder"]["embeddings"]["word"].size  # reduced from the head and from the embeddings
-    assert {one.kind for one in found} == {"all-reduce"}
-    assert sum(one.times * one.bytes for one in found) == pytest.approx(parts * (parameters + words), rel=0.02)
+@dataclass(frozen=True)
+class OnSlice:
+    """A device of one of several slices, or hosts of GPUs."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100"
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (4, 2, 1), (2, 2, 2), (2, 1, 4)])
+def test_only_the_data_axis_goes_from_slice_to_slice(shape):
+    """In whatever order their devices are listed."""
+    devices = [OnSlice(i, i % 2) for i in range(8)]
+    mesh = sharding.make_mesh(tiny(mesh=dict(zip(sharding.AXES, shape, strict=True))).mesh, devices)
+    assert mesh.devices.shape == shape and len({d.id for d in mesh.devices.flat}) == 8
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert (slices == slices[:, :1, :1]).all()
+    assert (np.diff(slices[:, 0, 0]) >= 0).all(), "neighbours along it are mostly in one slice"
+
+
+def test_what_does_not_fit_into_a_slice_is_refused():
+    config, refused = (
+        tiny(mesh={"fsdp": 4, "tensor": 2}),
+        "fsdp 4, tensor 2: must together divide the 4 devices of each",
+    )
+    with pytest.raises(ConfigError, match=refused):
+        sharding.make_mesh(config.mesh, [OnSlice(i, i // 4) for i in range(8)])
+    with pytest.raises(ConfigError, match=refused):  # where the devices do not tell, as those of no machine here
+        sharding.make_mesh(config.mesh, jax.devices(), lambda device: device.id // 4)
+    assert sharding.make_mesh(config.mesh, [OnSlice(i, 1) for i in range(8)]).devices.shape == (1, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "expected"),
+    [
+        ((), (6,), ()),  # 4 does not divide it
+        ((), (12, 6), ("data",)),
+        ((None, "fsdp"), (6, 8, 16), (None, ("fsdp", "data"), None)),
+        (("tensor", "fsdp"), (6, 16), ("tensor", ("fsdp", "data"))),
+        ((), (), ()),
+    ],
+)
+def test_what_is_split_over_the_data_axis_too(axes, shape, expected):
+    mesh = sharding.make_mesh(tiny(mesh={"data": 4, "fsdp": 2}).mesh)
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+    split = sharding.split_over_data(place, shape)
+    assert tuple(split.spec) == expected + (None,) * (len(tuple(split.spec)) - len(expected))
+    found = sharding.split_axis(split)
+    assert (found is None) == (split.shard_shape(shape) == place.shard_shape(shape))
+    assert found is None or split.shard_shape(shape)[found] * 4 == place.shard_shape(shape)[found]

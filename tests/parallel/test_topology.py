@@ -77,5 +77,7 @@ def test_from_host_to_host_each_gpu_sends_its_share():
 
 
 def test_gpus_are_numbered_host_by_host():
-    places = of("h100", 2, 8).places([SimpleNamespace(id=i) for i in (0, 7, 8, 15)])
-    assert places.tolist() == [[0, 0], [0, 7], [1, 0], [1, 7]]
+    gpus = [SimpleNamespace(id=i) for i in (0, 7, 8, 15)]
+    assert of("h100", 2, 8).places(gpus).tolist() == [[0, 0], [0, 7], [1, 0], [1, 7]]
+    assert [of("h100", 2, 8).slice_of(gpu) for gpu in gpus] == [0, 0, 1, 1]
+    assert of("v5e", 4, 4).slice_of(gpus[3]) == 0

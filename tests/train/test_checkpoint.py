@@ -6,12 +6,15 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import light
 import numpy as np
 import pytest
+from small import one_device_mesh, tiny
 
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
+from bertjax.parallel.sharding import make_mesh
 from bertjax.train import checkpoint
 from bertjax.train.checkpoint import (
     MANIFEST,
@@ -26,6 +29,7 @@ from bertjax.train.checkpoint import (
 )
 from bertjax.train.guard import Skipped
 from bertjax.train.optim import Averaged
+from bertjax.train.session import Engine
 from bertjax.train.state import Best, TrainState
 
 IDENTITY = {"data set": "d", "tokenizer": "t"}
@@ -68,6 +72,28 @@ def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
     assert (found.step, found.state, found.identity, found.rows) == (15, None, IDENTITY, 120)
     assert found.config == restored.config
     jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
+
+
+def test_a_state_goes_to_any_mesh(tmp_path):
+    """And between one whose optimizer is split over the data axis and one where it is whole."""
+    meshes = {
+        "split": tiny(mesh={"shard_optimizer": True}),
+        "both": tiny(mesh={"data": 4, "fsdp": 2, "shard_optimizer": True}),
+        "whole": tiny(),
+    }
+    engines = {name: Engine(config, light.task(), make_mesh(config.mesh)) for name, config in meshes.items()}
+    engines["one"] = Engine(tiny(), light.task(), one_device_mesh(tiny()))
+    whole = jax.tree.map(lambda x: np.arange(x.size, dtype=x.dtype).reshape(x.shape), engines["one"].fresh(0))
+    for name, engine in engines.items():
+        state = jax.tree.map(lambda x, place: jax.device_put(x, place.sharding), whole, engine.shapes)
+        checkpoints = Checkpoints(tmp_path / name, keep=1)
+        checkpoints.save(0, state, identity=IDENTITY, rows=0, config=Config())
+        checkpoints.close()
+    for name in engines:
+        for target in engines.values():
+            found = restore(tmp_path / name, target.shapes).state
+            jax.tree.map(np.testing.assert_array_equal, found, whole)
+            assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, target.shapes)
 
 
 def test_a_save_is_a_copy(tmp_path):

@@ -47,6 +47,7 @@ def split(key):
     return {"table": boxed(keys[0], (light.CONFIG.model.vocab_size, light.WIDTH)), "mix": boxed(keys[1], (64, 64))}
 
 
+EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
 TASK = replace(light.task(), init=split, selects=("dev", "f1"))
 
 
@@ -63,7 +64,7 @@ def test_seeds_share_one_program():
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
-@pytest.mark.parametrize("mesh", [{}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
+@pytest.mark.parametrize("mesh", [{}, EIGHT, EIGHT | {"shard_optimizer": True}], ids=str)
 def test_the_best_parameters_live_where_the_others_do_and_stay_while_training_goes_on(mesh, ema):
     """What is kept is what was evaluated; and one program, compiled ahead, takes the state before and after."""
     config = override(light.CONFIG, optim={"ema": ema, "warmup_steps": 0, "lr": 0.1}, mesh=mesh)
@@ -78,7 +79,7 @@ def test_the_best_parameters_live_where_the_others_do_and_stay_while_training_go
 
     assert bool(mesh) is (len({str(piece.index) for piece in state.params["mix"].addressable_shards}) == 4)
     places(engine.shapes, state)
-    places(state.best.params, state.params)
+    places(state.best.params, state.trained)
     assert state.model is state.trained and state.place_of_model[-1] == ("average" if ema else "params")
     trained = []
     for value in (0.5, 0.25, 0.5, 0.75, 0.125):

@@ -45,10 +45,12 @@ def test_microbatches_equal_one_batch(reference, accumulate):
     assert_same((state, metrics), run(cut, one_device_mesh(cut)))
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (1, 2, 4)])
-def test_meshes_equal_one_device(reference, shape):
+@pytest.mark.parametrize(
+    "mesh", [{"data": 8}, {"data": 2, "fsdp": 4, "shard_optimizer": True}, {"data": 1, "fsdp": 2, "tensor": 4}], ids=str
+)
+def test_meshes_equal_one_device(reference, mesh):
     config, state, metrics = reference
-    cut = override(config, mesh=dict(zip(("data", "fsdp", "tensor"), shape, strict=True)))
+    cut = override(config, mesh=mesh)
     assert_same((state, metrics), run(cut, sharding.make_mesh(cut.mesh)))
 
 
@@ -58,7 +60,7 @@ def test_optimizers_that_look_at_whole_matrices_do_not_see_the_mesh(name):
     optim = {"name": name, "bias_correction": True, "lr": 1e-2, "ema": 0.5, "freeze": ("encoder/embeddings/position",)}
     base = tiny(model=NO_DROPOUT, optim=optim | WELL_CONDITIONED | {"clip_norm": 0.1})
     one = run(base, one_device_mesh(base))
-    cut = override(base, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    cut = override(base, mesh={"data": 2, "fsdp": 2, "tensor": 2, "shard_optimizer": True})
     assert_same(one, run(cut, sharding.make_mesh(cut.mesh)), atol=1e-5)
     begun = fresh_state(base, one_device_mesh(base)).params
     path = ("encoder", "embeddings", "position")
@@ -73,7 +75,8 @@ def test_accumulation_on_a_mesh_with_shared_layers():
 
 
 def test_dropout_does_not_depend_on_the_mesh_but_on_the_step():
-    config = tiny(optim=WELL_CONDITIONED)
+    """Nor on which rows of a microbatch a shard has."""
+    config = tiny(data={"batch_size": 16, "packing": 2}, optim=WELL_CONDITIONED | {"accumulate": 2})
     one = run(config, one_device_mesh(config))
     cut = override(config, mesh={"data": 4, "fsdp": 2})
     assert_same(one, run(cut, sharding.make_mesh(cut.mesh)))
