@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from bertjax import signals, storage
+from bertjax import signals, steps, storage
 from bertjax.config.schema import Config, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
 from bertjax.errors import DataError, NumericError, WorkerError
@@ -109,7 +109,7 @@ def train(
     """
     run, engine = config.run, engine or Engine(config, task, mesh)
     with _held(directory):
-        for line in distributed.by_first(lambda: checkpoint.clean(directory / "checkpoints")):
+        for line in distributed.by_first(lambda: steps.clean(directory / "checkpoints")):
             say(line)
         resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
         if resumed and (told := _is_done(config, resumed.state)):
@@ -208,7 +208,7 @@ def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverg
         raise NumericError(f"step {why.step}: {why.reason}; earlier checkpoints are intact: {guard.FIX}")
     checkpoints, row = directory / "checkpoints", place.row_after(why.step, config)
     happened = f"step {why.step}: {why.reason}; {why.skipped.in_a_row} updates in a row were skipped"
-    for line in distributed.by_first(lambda: checkpoint.clean(checkpoints)):
+    for line in distributed.by_first(lambda: steps.clean(checkpoints)):
         say(line)
     good = checkpoint.last_good(checkpoints)
     if good is None:
@@ -217,7 +217,7 @@ def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverg
         tried = f"also after going back to step {good.step} with other data"
         raise NumericError(f"{happened}, {tried}; earlier checkpoints are intact: {guard.FIX}")
     say(f"{directory}: {happened}: goes back to step {good.step}, and on with row {row:,} of the data")
-    distributed.by_first(lambda: checkpoint.drop_after(checkpoints, good.step))
+    distributed.by_first(lambda: steps.drop_after(checkpoints, good.step))
     state = checkpoint.restore(checkpoints, target, step=good.step).state
     return _Place(good.step, row, guard.Skipped(0, why.skipped.in_all), state)
 
@@ -235,7 +235,7 @@ def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> 
     """Around a run from `start`: where it ends before its time, that is told with the step that is on disk."""
 
     def saved() -> str:
-        step = max(checkpoint.steps(directory / "checkpoints"), default=start)
+        step = max(steps.numbers(directory / "checkpoints"), default=start)
         return f"step {step} is saved" if step > start else "nothing had to be saved"
 
     try:
@@ -256,7 +256,7 @@ def _begun(state: TrainState, begin: Begin | None) -> TrainState:
 
 def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> _Place | None:
     """Where the run in `directory` is; None if nothing is saved."""
-    if not distributed.by_first(lambda: bool(checkpoint.steps(directory / "checkpoints"))):
+    if not distributed.by_first(lambda: bool(steps.numbers(directory / "checkpoints"))):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
     check_identity(directory, restored.identity, task.identity)

@@ -23,6 +23,7 @@ from bertjax.corpus import prepare
 from bertjax.corpus.units import documents
 from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
+from bertjax.steps import numbers
 from bertjax.tasks import pretrain as pretraining
 from bertjax.tasks.evaluate import evaluate
 from bertjax.tasks.pretrain import pretrain
@@ -65,7 +66,7 @@ def test_a_run_leaves_what_it_promises(trained):
     evaluations = [line for line in lines if "eval_mlm_loss" in line]
     assert [line["step"] for line in evaluations] == [3, 6]
     assert {"eval_mlm_accuracy", "eval_pair_loss", "eval_pair_accuracy", "eval_unigram_loss"} <= set(evaluations[0])
-    assert checkpoint.steps(directory / "checkpoints") == [3, 6]
+    assert numbers(directory / "checkpoints") == [3, 6]
     assert json.loads((directory / "config.json").read_text()) == to_dict(config)
     assert (directory / "curves.png").stat().st_size > 10_000
     assert final_state(config, directory)[1][1] == 6 * config.data.batch_size
@@ -98,7 +99,7 @@ def test_stopping_half_way_changes_nothing(trained, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     assert pretrain(config, tmp_path) is False
     assert signal.getsignal(signal.SIGTERM) is before
-    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert numbers(tmp_path / "checkpoints") == [2]
     monkeypatch.undo()
     assert pretrain(config, tmp_path) is True
     assert_same_run(config, undisturbed, tmp_path)
@@ -372,7 +373,7 @@ def test_a_run_that_does_not_recover_ends_with_its_exit_code(inputs, tmp_path):
     (back,) = [line for line in before if "goes back" in line]
     assert back.endswith("goes back to step 1, and on with row 32 of the data")
     assert len([line for line in before if "the update is skipped" in line]) == 4
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    assert numbers(tmp_path / "run" / "checkpoints") == [1]
     _, (_, rows), state = final_state(config, tmp_path / "run")
     assert rows == 8 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -411,7 +412,7 @@ def test_an_update_that_overflows_is_not_saved(inputs, tmp_path, optim, run):
     optim = {"clip_norm": 0.0, "warmup_steps": 0, "power": 0.0} | optim
     with pytest.raises(NumericError, match="^step 1: .*start in another --workdir$"):
         pretrain(tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run), tmp_path)
-    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    assert numbers(tmp_path / "checkpoints") == []
     (line,) = (tmp_path / metrics.METRICS).read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["step"] == 1
 
@@ -481,7 +482,7 @@ def test_a_directory_that_cannot_be_made_ends_the_run(inputs, tmp_path, fails):
         assert (run / "checkpoints").read_text() == "mine"
     else:
         assert "checkpoints/3: the checkpoint could not be written" in line
-        assert checkpoint.steps(run / "checkpoints")[-1] == 2
+        assert numbers(run / "checkpoints")[-1] == 2
 
 
 @pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", "closed"])
@@ -499,7 +500,7 @@ def test_a_run_outlives_its_standard_error(inputs, tmp_path, kind):
         command = ["bash", "-c", f'exec "$@" 2>{"&-" if kind == "closed" else "/dev/full"}', "bash", *command]
         code = subprocess.run(command, env=environment, timeout=200).returncode
     assert code == 0
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3, 5]
+    assert numbers(tmp_path / "run" / "checkpoints") == [3, 5]
     lines = metrics.read(tmp_path / "run" / metrics.METRICS)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     assert (tmp_path / "run" / "curves.png").exists()
@@ -523,7 +524,7 @@ def test_a_hangup_saves_and_stops(inputs, tmp_path, ignored):
     wait_for_step(process, tmp_path / "run", 2)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=240) == (0 if ignored else 75)
-    (step,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    (step,) = numbers(tmp_path / "run" / "checkpoints")
     assert step == 400 if ignored else 2 <= step < 400
 
 
@@ -564,7 +565,7 @@ def test_a_loader_process_that_dies_or_hangs_costs_nothing(inputs, tmp_path):
         lines = (tmp_path / "shown").read_text().splitlines()
         *before, last = [line for line in lines if not PROGRESS.match(line)]
         assert len(before) == (reached > 0) and (found := re.fullmatch(told, last)), lines
-        assert reached < int(found[1]) == checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+        assert reached < int(found[1]) == numbers(tmp_path / "run" / "checkpoints")[-1]
         reached = int(found[1])
 
 

@@ -12,18 +12,19 @@ import pytest
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
-from bertjax.train import checkpoint
-from bertjax.train.checkpoint import (
+from bertjax.steps import (
     MANIFEST,
     ORBAX_MARKS,
     TEMPORARY,
-    Checkpoints,
     clean,
+    drop,
     drop_after,
-    last_good,
-    restore,
-    steps,
+    numbers,
+    verify,
+    write_manifest,
 )
+from bertjax.train import checkpoint
+from bertjax.train.checkpoint import Checkpoints, last_good, restore
 from bertjax.train.guard import Skipped
 from bertjax.train.optim import Averaged
 from bertjax.train.state import Best, TrainState
@@ -59,7 +60,7 @@ def saved(once, tmp_path):
 
 
 def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
-    assert steps(saved) == [10, 15]
+    assert numbers(saved) == [10, 15]
     assert clean(saved) == []
     restored = restore(saved, ABSTRACT)
     assert (restored.step, restored.identity, restored.rows) == (15, IDENTITY, 120)
@@ -145,7 +146,7 @@ def test_a_step_without_its_manifest_is_set_aside_whole(saved, step):
     (line,) = clean(saved)
     assert f"{step}.damaged" in line
     assert contents(saved / f"{step}.damaged") == before
-    assert steps(saved) == [25 - step] and clean(saved) == []
+    assert numbers(saved) == [25 - step] and clean(saved) == []
 
 
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved):
@@ -154,7 +155,7 @@ def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved):
     with pytest.raises(CheckpointError, match="15/manifest.json: missing or damaged"):
         restore(saved, ABSTRACT)
     (line,) = clean(saved)
-    assert "15.damaged" in line and steps(saved) == [10]
+    assert "15.damaged" in line and numbers(saved) == [10]
 
 
 def test_what_was_set_aside_stays(saved):
@@ -231,7 +232,7 @@ def test_a_state_of_another_step_is_not_used(saved, reads):
     shutil.rmtree(saved / "15" / "state")
     shutil.copytree(saved / "10" / "state", saved / "15" / "state")
     (saved / "15" / MANIFEST).unlink()
-    checkpoint.write_manifest(saved / "15", 15)
+    write_manifest(saved / "15", 15)
     read, abstract = READS[reads]
     with pytest.raises(CheckpointError, match=f"{saved}/15: holds the state of step 10[^\n]*$"):
         read(saved, abstract)
@@ -275,10 +276,10 @@ def test_no_digit_of_a_manifest_or_a_config_can_change(saved):
         for place in digits[:4] + digits[4 :: len(digits) // 40]:
             file.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
             with pytest.raises(CheckpointError, match=f"^{file}: [^\n]*$"):
-                checkpoint.verify(saved / "15")
+                verify(saved / "15")
             assert checkpoint.saved(saved).step == 10
         file.write_text(text)
-        checkpoint.verify(saved / "15")
+        verify(saved / "15")
 
 
 def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
@@ -294,7 +295,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(saved, monkeypatch):
     bad = state(20).replace(params={"w": jnp.ones((64, 64)), "half": jnp.array([1, jnp.nan, 3], jnp.bfloat16)})
     with pytest.raises(NumericError, match="step 20: params/half is no longer finite"):
         checkpoints.save(20, bad, **place)
-    assert steps(saved) == [10, 15] and clean(saved) == []
+    assert numbers(saved) == [10, 15] and clean(saved) == []
     monkeypatch.setattr(checkpoint.guard, "check_state", lambda *_: None)
     checkpoints.save(20, bad, **place)
     checkpoints.close()
@@ -317,11 +318,11 @@ def test_what_a_run_goes_back_to_is_whole_and_due_and_of_an_update_that_was_made
     assert (good.step, good.skipped) == (20, Skipped(0, 4))
     assert int(restore(saved, ABSTRACT, step=20).state.step) == 20
     drop_after(saved, 20)
-    assert steps(saved) == [10, 15, 20]
+    assert numbers(saved) == [10, 15, 20]
     place = saved / "20" / "place" / "metadata"
     place.write_text(json.dumps({"rows": 20}))
     (saved / "20" / MANIFEST).unlink()
-    checkpoint.write_manifest(saved / "20", 20)
+    write_manifest(saved / "20", 20)
     assert last_good(saved).skipped == Skipped()
 
 
@@ -363,7 +364,7 @@ def test_the_model_comes_from_where_the_state_has_it(tmp_path, chosen):
         place = tmp_path / "2" / "place" / "metadata"
         place.write_text('{"rows": 0}')
         (tmp_path / "2" / MANIFEST).unlink()
-        checkpoint.write_manifest(tmp_path / "2", 2)
+        write_manifest(tmp_path / "2", 2)
         older = checkpoint.restore_params(tmp_path, wanted)
         np.testing.assert_array_equal(older.state["w"], params["w"] + added)
 
@@ -384,9 +385,9 @@ def test_what_a_run_does_not_have_is_not_in_its_checkpoint(tmp_path):
 
 def test_dropped_steps_are_gone_but_for_what_no_save_wrote(saved, tmp_path):
     (saved / "10" / "notes.txt").write_text("mine")
-    checkpoint.drop(saved)
+    drop(saved)
     assert [path.name for path in saved.iterdir()] == ["10"] and (saved / "10" / "notes.txt").exists()
     shutil.rmtree(saved / "10")
-    checkpoint.drop(saved)
+    drop(saved)
     assert not saved.exists()
-    checkpoint.drop(saved)
+    drop(saved)
