@@ -5,5 +5,5 @@ path      a path there, with the methods of pathlib, for bertjax and for Orbax
 lease     who may write there: a lock that expires
 copies    data set and tokenizer, whose readers need files, on the disk of this host
 
-Imports `console`, `errors`, `storage`. Nothing here is imported before a path begins with gs://.
+Imports `console`, `errors`, `storage`, `workers`. TensorStore and etils are imported once a path begins with gs://.
 """

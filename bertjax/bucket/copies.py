@@ -53,10 +53,18 @@ def file(path: Any) -> Path:
 
 
 def publish_file(path: Any) -> None:
-    """Write a file whose copy was made here, and then SHA256SUMS, to the bucket. A path in none stays as it is."""
+    """Write a file whose copy was made here to the bucket, and then its SHA256SUMS. A path in none stays as it is."""
     if storage.in_bucket(path):
-        for name in (path.name, storage.SUMS):
-            objects.put(f"{path.parent}/{name}", (local(path).with_name(name)).read_bytes())
+        for copy in (local(path), local(path).with_name(storage.SUMS)):
+            if copy.exists():
+                objects.put(f"{path.parent}/{copy.name}", copy.read_bytes())
+
+
+def publish_files(path: Any) -> None:
+    """Write every file of a directory whose copy was made here to the bucket."""
+    if storage.in_bucket(path):
+        for copy in sorted(local(path).iterdir()):
+            objects.put(f"{path}/{copy.name}", copy.read_bytes())
 
 
 def data_set(path: Any) -> Path | None:

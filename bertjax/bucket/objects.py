@@ -8,8 +8,6 @@ import functools
 import os
 from typing import Any
 
-import tensorstore as ts
-
 from bertjax.console import say
 from bertjax.errors import ConfigError, StorageError, one_line
 
@@ -96,7 +94,7 @@ def below(url: str) -> list[str]:
     """What follows `url/` in the names of the objects that begin so, sorted."""
     store, name = _store_of(url)
     start = f"{name}/" if name else ""
-    span = ts.KvStore.KeyRange(start, f"{name}0") if name else ts.KvStore.KeyRange()  # "0" comes after "/"
+    span = store.KeyRange(start, f"{name}0") if name else None  # "0" comes after "/"
     found = _answer(store.list(span, strip_prefix_length=len(start.encode())), url)
     return sorted(key.decode() for key in found)
 
@@ -113,7 +111,8 @@ def _store_of(url: str) -> tuple[Any, str]:
 
 @functools.lru_cache
 def _store(bucket: str) -> Any:
-    wait()
+    import tensorstore as ts  # here, since it takes half a second, and most runs have no bucket
+
     # More often than until the limit, which is a deadline here; Orbax has no other than the number.
     context = ts.Context({"gcs_request_retries": {"max_retries": 1000, "initial_delay": "500ms", "max_delay": "8s"}})
     try:

@@ -108,7 +108,7 @@ def train(
     Raises NumericError if there is none, if it has gone back there before, or for an evaluation that is no number.
     """
     run, engine = config.run, engine or Engine(config, task, mesh)
-    with _held(directory):
+    with _held(directory) as held:
         for line in distributed.by_first(lambda: steps.clean(directory / "checkpoints")):
             say(line)
         resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
@@ -122,10 +122,10 @@ def train(
         distributed.by_first(lambda: workdir.save_config(directory, config, origin))
         stop = signals.noted()
         with stop, _telling_what_is_saved(directory, place.step, stop):  # also around the end of the last save
-            done = _trained(config, task, directory, mesh, place, train_step, stop)
+            done = _trained(config, task, directory, mesh, place, train_step, stop, held)
             while isinstance(done, guard.Diverged):
                 place = _gone_back(config, directory, place, done, engine.shapes)
-                done = _trained(config, task, directory, mesh, place, train_step, stop)
+                done = _trained(config, task, directory, mesh, place, train_step, stop, held)
             stop.asked = stop.asked or ("" if done else "another process was")
         if distributed.first():
             curves.plot(directory, chosen="_".join(task.selects or ()))
@@ -133,15 +133,18 @@ def train(
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """The directory, made if need be and locked, by the first process for all."""
+def _held(directory: Path) -> Iterator[Callable[[], None]]:
+    """The directory, made if need be and locked, by the first process for all; gives what raises StorageError there
+    once it is held no longer.
+    """
     with ExitStack() as stack:
+        checks: list[Callable[[], None]] = []
 
         def hold() -> None:
-            stack.enter_context(storage.locked(storage.make(directory)))
+            checks.append(stack.enter_context(storage.locked(storage.make(directory))))
 
         distributed.by_first(hold)
-        yield
+        yield lambda: next(iter(checks))()
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ def _trained(
     place: _Place,
     train_step: JittedStep,
     stop: signals.noted,
+    held: Callable[[], None],
 ) -> bool | guard.Diverged:
     """What `loop.run` gives from there on, or that the run has diverged. The state is used up."""
     run = config.run
@@ -177,7 +181,12 @@ def _trained(
         closing(Progress(run.steps, start=place.step, unit="step", label="train")) as progress,
     ):
 
+        def begin_save() -> None:
+            held()
+            writer.publish()  # first: what a run goes on from has its metrics
+
         def save(step: int, state: TrainState) -> None:
+            distributed.by_first(begin_save)
             rows, skipped = place.row_after(step, config), recorder.skipped
             saves.save(step, state, identity=task.identity, rows=rows, config=config, skipped=skipped)
 
