@@ -24,6 +24,7 @@ class Bucket:
         self.generations: dict[str, int] = {}
         self.asked = Counter()  # requests by kind: A write and list, B read, delete
         self.refuses = 0  # the HTTP status of every answer; 0 = it serves
+        self.written = lambda name: None  # is told of every object that a client has written
         self.lock = threading.RLock()
         self._last = 1000
         with socket.socket() as free:
@@ -49,6 +50,14 @@ class Bucket:
         """Be there again after `stop`."""
         self.refuses = 0
         self.start()
+
+    def empty(self):
+        """Be as new."""
+        with self.lock:
+            self.objects.clear()
+            self.generations.clear()
+            self.asked.clear()
+        self.refuses, self.written = 0, lambda name: None
 
     @property
     def environment(self):
@@ -161,6 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(412)
                 return
             self.bucket.put(query["name"], content)
+            self.bucket.written(query["name"])
             self._answer(200, json.dumps(self._told(query["name"])).encode())
 
     def do_DELETE(self):

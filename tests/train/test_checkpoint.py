@@ -1,14 +1,18 @@
 """`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
 
+import contextlib
 import json
 import os
 import shutil
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bertjax import storage
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
@@ -391,3 +395,82 @@ def test_dropped_steps_are_gone_but_for_what_no_save_wrote(saved, tmp_path):
     drop(saved)
     assert not saved.exists()
     drop(saved)
+
+
+@pytest.fixture
+def in_bucket(once, bucket):
+    """The same steps in a bucket, as Orbax writes them there."""
+    directory = storage.place("gs://bkt/run/checkpoints")
+    checkpoints = Checkpoints(directory, keep=2)
+    for step in (5, 10, 15):
+        checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
+    checkpoints.close()
+    return directory
+
+
+def test_a_bucket_gives_the_same_bits(in_bucket, bucket):
+    """With nothing beside: no temporary name, no mark of an unfinished save, no step but those that stay."""
+    assert numbers(in_bucket) == [10, 15] and clean(in_bucket) == []
+    assert {name.split("/")[2] for name in bucket.below("run/checkpoints/")} == {"10", "15"}
+    restored = restore(in_bucket, ABSTRACT)
+    assert (restored.step, restored.identity, restored.rows) == (15, IDENTITY, 120)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
+    assert checkpoint.saved(in_bucket).config == to_dict(Config())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0).params)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore_params(in_bucket, shapes).state, state(15).params)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "swapped"])
+def test_a_damaged_object_is_named_and_the_step_before_it_used(in_bucket, bucket, damage):
+    objects = bucket.below("run/checkpoints/15/state/ocdbt.process_0/d/")
+    name = max(objects, key=lambda name: len(bucket.objects[name]))  # the numbers themselves
+    content = bucket.objects[name]
+    if damage == "gone":
+        bucket.delete(name)
+    else:
+        other = bucket.objects[next(one for one in objects if one != name)]
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        bucket.put(name, {"flip": flipped, "cut": content[:middle], "swapped": other}[damage])
+    with pytest.raises(CheckpointError, match=f"gs://bkt/{name}: .*goes on from the checkpoint before it"):
+        restore(in_bucket, ABSTRACT)
+    (line,) = clean(in_bucket)
+    assert line.startswith(f"gs://bkt/{name}: ") and line.endswith("going on with step 10")
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(10))
+    checkpoints = Checkpoints(in_bucket, keep=2)
+    checkpoints.save(15, state(15), identity=IDENTITY, rows=120, config=Config())
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(15))
+
+
+@pytest.mark.parametrize("moment", ["before", "in the middle"])
+def test_a_bucket_that_goes_away_for_good_ends_the_save(in_bucket, bucket, monkeypatch, moment):
+    """In time, with one line, and with what was there: also where it is Orbax and TensorStore that wait."""
+    monkeypatch.setenv("BERTJAX_BUCKET_WAIT", "2")
+    # TensorStore hands the results of the other writes to an event loop that is closed by then.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    checkpoints, begun = Checkpoints(in_bucket, keep=2), time.monotonic()
+
+    def save():
+        checkpoints.save(20, state(20), identity=IDENTITY, rows=160, config=Config())
+        checkpoints.close()
+
+    def go_away(name):
+        bucket.refuses = 503 if "20/state/ocdbt.process_0/d/" in name else bucket.refuses
+
+    if moment == "before":
+        bucket.refuses = 503
+    else:
+        bucket.written = go_away
+    with pytest.raises(StorageError) as error:
+        save()
+    with contextlib.suppress(StorageError):
+        checkpoints.close()
+    assert time.monotonic() - begun < 25 and bucket.refuses
+    line = str(error.value)
+    assert "\n" not in line and "[" not in line and "see whether the bucket can be reached" in line
+    bucket.refuses, bucket.written = 0, lambda name: None
+    time.sleep(2)  # until none of them is left
+    assert numbers(in_bucket) == [10, 15]
+    assert clean(in_bucket) == ([] if moment == "before" else [f"{in_bucket}/20: removed, its save was cut short"])
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(15))
