@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bertjax import workers
+
 PARENT = """
 import multiprocessing, os, signal, sys, time
 from bertjax import workers
@@ -66,3 +68,15 @@ def test_a_worker_ignores_what_it_is_told_to_and_ends_with_its_parent(tmp_path):
         parent.kill()
         parent.wait()
         parent.stdout.close()
+
+
+def test_each_keeps_the_order_and_raises_the_first_error():
+    def half(number):
+        time.sleep(0.02 * (number == 0))
+        if number % 2:
+            raise ValueError(number)
+        return number // 2
+
+    assert workers.each(half, range(0, 40, 2)) == list(range(20)) and workers.each(half, []) == []
+    with pytest.raises(ValueError, match="^3$"):
+        workers.each(half, [0, 2, 3, 5])

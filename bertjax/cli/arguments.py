@@ -163,7 +163,9 @@ def new_file(*endings: str) -> Callable[[str], Path]:
     """Reads a file to write, in a folder that exists, so that no work is lost at its end."""
 
     def read(text: str) -> Path:
-        path = directory(text)
+        if in_bucket(text):
+            raise ValueError("must be a file of this machine")
+        path = user_path(text)
         if endings and path.suffix not in endings:
             raise ValueError(f"must end in {' or '.join(endings)}")
         if not path.parent.is_dir():
