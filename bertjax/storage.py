@@ -48,7 +48,7 @@ def place(text: str | Path) -> Path:
     """
     if not in_bucket(text):
         return user_path(text)
-    if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/[^/\0\r\n#*?\[\]]+)+/?", str(text)) or ".." in str(text):
+    if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/[^/\0\r\n#*?\[\]]+)+/?", str(text)) or "/../" in f"{text}/":
         raise ConfigError(f"{text!s:.200}: is no path in a bucket; name one as gs://BUCKET/PATH")
     from bertjax.bucket.path import BucketPath  # here: most runs have no bucket, and TensorStore takes half a second
 

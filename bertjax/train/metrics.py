@@ -51,7 +51,10 @@ class Writer:
                     self._board.add_scalar(name, value, step)
 
     def publish(self) -> None:
-        """Have all that was written where others look for it: of a work directory in a bucket, there."""
+        """Have what was written where others look for it: of a work directory in a bucket, there.
+
+        Of TensorBoard's events, those that it has put in its file by then; all, once this is closed.
+        """
         if self._board is not None:
             self._board.flush()
             copies.publish_files(self._workdir / "tensorboard")
@@ -63,6 +66,7 @@ class Writer:
         self._file.close()
         if self._board is not None:
             self._board.close()
+            copies.publish_files(self._workdir / "tensorboard")
 
 
 class Nowhere:

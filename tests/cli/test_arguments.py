@@ -124,7 +124,7 @@ def test_readers(tmp_path):
     assert several("a, b/c") == ("a", "b/c")
     picture = new_file(".png", ".svg")
     assert picture(str(tmp_path / "x.png")) == tmp_path / "x.png" and directory("~/x").is_absolute()
-    assert str(run_directory("gs://b/x/")) == "gs://b/x" and run_directory(str(tmp_path)) == tmp_path
+    assert str(run_directory("gs://bkt/x/")) == "gs://bkt/x" and run_directory(str(tmp_path)) == tmp_path
     for read, text, must in [
         (seconds, "0", "seconds above 0"),
         (seconds, "nan", "seconds above 0"),

@@ -178,5 +178,5 @@ def test_tensorboard_of_a_run_in_a_bucket(bucket):
     writer.write(7, {"mlm_loss": 1.5})
     writer.publish()
     (events,) = bucket.below("run/tensorboard/")
-    assert b"mlm_loss" in bucket.objects[events]
     writer.close()
+    assert b"mlm_loss" in bucket.objects[events]

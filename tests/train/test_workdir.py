@@ -219,5 +219,5 @@ def test_a_config_in_a_bucket_is_remembered_there(bucket):
     with pytest.raises(ConfigError, match="data.holdout = 0.3: gs://bkt/run/data was made with 0.01"):
         workdir.remember(run, other, workdir.Origin("bert:tiny"))
     bucket.put("run/checkpoints/5/manifest.json", b"{}")
-    workdir.remember(run, override(Config(), run={"steps": 9}), workdir.Origin())  # left to the run itself
+    workdir.remember(run, override(Config(), run={"keep": 9}), workdir.Origin())  # left to the run itself
     assert workdir.load_config(run) == Config()
