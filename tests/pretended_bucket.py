@@ -36,7 +36,7 @@ class Bucket:
     def start(self):
         """Be there, at the same address as before."""
         handler = type("Handler", (_Handler,), {"bucket": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self._server = _Server(("127.0.0.1", self.port), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -81,6 +81,11 @@ class Bucket:
         """The names that begin so."""
         with self.lock:
             return sorted(name for name in self.objects if name.startswith(prefix))
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Nothing: whoever asked was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -95,8 +95,8 @@ def below(url: str) -> list[str]:
     store, name = _store_of(url)
     start = f"{name}/" if name else ""
     span = store.KeyRange(start, f"{name}0") if name else None  # "0" comes after "/"
-    found = _answer(store.list(span, strip_prefix_length=len(start.encode())), url)
-    return sorted(key.decode() for key in found)
+    found = (key.decode() for key in _answer(store.list(span), url))
+    return sorted(key.removeprefix(start) for key in found if key.startswith(start))
 
 
 def _read(url: str, **asked: Any) -> Any:
