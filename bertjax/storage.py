@@ -2,6 +2,9 @@
 
 What somebody else may have made or changed is read by `opened` and `read`: nothing but regular files, since a pipe has
 no end and a device no size, and only as SHA256SUMS beside it records them, where that is.
+
+A path is one of pathlib, or one in a bucket (`bertjax.bucket`): `place` makes either, and `write`, `read`, `checksum`,
+`make` and `locked` take either.
 """
 
 import contextlib
@@ -17,10 +20,10 @@ import stat
 import tempfile
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from bertjax.errors import ConfigError, StorageError
 
@@ -37,6 +40,26 @@ def user_path(text: str | Path) -> Path:
         raise ConfigError(f"{text}: {fix}; name the directory without ~") from None
 
 
+def place(text: str | Path) -> Path:
+    """The path that a user names, of this machine or, as gs://BUCKET/PATH, in a bucket.
+
+    The latter has the methods of Path that can be had of objects (`bertjax.bucket.path`), and is none of pathlib's.
+    Raises ConfigError for one that there cannot be.
+    """
+    if not in_bucket(text):
+        return user_path(text)
+    if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/[^/\0\r\n#*?\[\]]+)+/?", str(text)) or "/../" in f"{text}/":
+        raise ConfigError(f"{text!s:.200}: is no path in a bucket; name one as gs://BUCKET/PATH")
+    from bertjax.bucket.path import BucketPath  # here: most runs have no bucket, and TensorStore takes half a second
+
+    return cast(Path, BucketPath(str(text).rstrip("/")))
+
+
+def in_bucket(path: Any) -> bool:
+    """Whether a path, or its text, is in a bucket."""
+    return str(path).startswith("gs://")
+
+
 SUMS = "SHA256SUMS"
 """What `sha256sum` writes and `sha256sum -c` checks: the SHA-256 and the name of each file of a directory."""
 _SUMS_LIMIT = 1_000_000  # bytes
@@ -44,6 +67,9 @@ _SUMS_LIMIT = 1_000_000  # bytes
 
 def checksum(path: Path) -> dict[str, int]:
     """{"size", "crc32"} of a file. Raises OSError if it cannot be read."""
+    if in_bucket(path):  # whole in memory: 400 MB of what Orbax writes there
+        content = path.read_bytes()
+        return {"size": len(content), "crc32": zlib.crc32(content)}
     size = crc = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -77,6 +103,9 @@ def write(path: Path, content: str | bytes) -> None:
 
     Links are replaced, whether `path` is one or the name that the file has until then; nothing is written through them.
     """
+    if in_bucket(path):  # where an object always appears whole
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
     temporary = path.with_name(f".{path.name}")
     temporary.unlink(missing_ok=True)  # of a run that was killed
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
@@ -98,8 +127,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     Raises OSError whose `strerror` says what is wrong. A recorded file is read once for its SHA-256 alone: 1 s a GB.
     """
     with _regular(path) as file:
-        recorded = _recorded(path)
-        if recorded and hashlib.file_digest(file, "sha256").hexdigest() != recorded:
+        known = _recorded(path)
+        if known and hashlib.file_digest(file, "sha256").hexdigest() != known:
             fix = "where the change is meant, take its line out of there"
             raise OSError(errno.EBADMSG, f"it is not the file that {SUMS} beside it records; {fix}", str(path))
         file.seek(0)
@@ -108,7 +137,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 def read(path: Path, limit: int) -> bytes:
     """The content of a file that may have at most `limit` bytes. Raises OSError as `opened` does."""
-    with opened(path) as file:
+    with path.open("rb") if in_bucket(path) else opened(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
@@ -128,13 +157,17 @@ def _recorded(path: Path) -> str | None:
     """The SHA-256 that SHA256SUMS beside a file has for it, in hex; None if it has none, or is not there."""
     try:
         with _regular(path.with_name(SUMS)) as file:
-            lines = file.read(_SUMS_LIMIT).decode("utf-8", "replace").splitlines()
+            return recorded(file.read(_SUMS_LIMIT), path.name)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise OSError(error.errno, f"{SUMS} beside it: {error.strerror}", str(path)) from None
-    found = (re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line) for line in lines)
-    return next((match[1].lower() for match in found if match and match[2] == path.name), None)
+
+
+def recorded(sums: bytes, name: str) -> str | None:
+    """The SHA-256 that the content of a SHA256SUMS has for a file, in hex; None if it has none."""
+    found = (re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line) for line in sums.decode("utf-8", "replace").splitlines())
+    return next((match[1].lower() for match in found if match and match[2] == name), None)
 
 
 @contextlib.contextmanager
@@ -167,7 +200,12 @@ def new_directory(directory: Path) -> Iterator[Path]:
 
 
 def make(directory: Path) -> Path:
-    """Create a directory and try to write in it. Raises StorageError where that fails."""
+    """Create a directory and try to write in it. Raises StorageError where that fails.
+
+    In a bucket there is nothing to create; whether it can be written shows when it is locked.
+    """
+    if in_bucket(directory):
+        return directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -178,12 +216,19 @@ def make(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process. Raises StorageError naming the process that holds it already, and where
-    `.lock` is a link or no plain file.
+def locked(directory: Path) -> Iterator[Callable[[], None]]:
+    """Hold a directory for this process; gives what raises StorageError once it is held no longer. Raises StorageError
+    naming the process that holds it already, and where `.lock` is a link or no plain file.
 
-    The lock is the kernel's and goes with the process, however that ends; the file only tells who it was.
+    The lock is the kernel's and goes with the process, however that ends; the file only tells who it was. In a bucket
+    it is a lease (`bertjax.bucket.lease`), which can be lost.
     """
+    if in_bucket(directory):
+        from bertjax.bucket import lease  # as in `place`
+
+        with lease.held(str(directory)) as check:
+            yield check
+        return
     with _own(directory / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +239,7 @@ def locked(directory: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield lambda: None
 
 
 def _own(path: Path) -> TextIO:

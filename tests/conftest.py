@@ -72,3 +72,21 @@ def trained(inputs, tmp_path_factory):
     config = tiny(data=inputs)
     assert pretrain(config, directory)
     return config, directory
+
+
+@pytest.fixture(scope="session")
+def _bucket_server():
+    """Of a process there is one: TensorStore asks for its address once."""
+    from pretended_bucket import Bucket
+
+    server = Bucket()
+    os.environ.update(server.environment)
+    return server
+
+
+@pytest.fixture
+def bucket(_bucket_server, monkeypatch, tmp_path):
+    """A bucket `bkt`, empty, with copies of it in a directory of the test."""
+    _bucket_server.empty()
+    monkeypatch.setenv("BERTJAX_CACHE", str(tmp_path / "copies"))
+    return _bucket_server

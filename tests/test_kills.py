@@ -10,7 +10,7 @@ import pytest
 from small import tiny
 from tasks.test_pretrain import assert_same_run, command_of
 
-from bertjax.train import checkpoint
+from bertjax import steps
 
 KILLS = 100
 STEPS = 400
@@ -28,15 +28,15 @@ def test_a_run_killed_in_its_saves_loses_no_step_that_was_saved(inputs, tmp_path
     rng, found = random.Random(0), Counter()
     checkpoints = directory / "checkpoints"
     for _ in range(KILLS):
-        before = checkpoint.steps(checkpoints) or [0]
+        before = steps.numbers(checkpoints) or [0]
         said = killed_in_a_save(
             command, environment, checkpoints, before[-1] + rng.randrange(1, 4), rng.uniform(0, 0.08)
         )
-        after, unfinished = checkpoint.steps(checkpoints) or [0], list(checkpoints.glob(f"*{checkpoint.TEMPORARY}"))
+        after, unfinished = steps.numbers(checkpoints) or [0], list(checkpoints.glob(f"*{steps.TEMPORARY}"))
         assert after[-1] >= before[-1], said
         assert not before[-1] or f"goes on from step {before[-1]}" in said, said
         assert "set aside" not in said and "Traceback" not in said, said
-        checkpoint.verify(checkpoints / str(after[-1]))
+        steps.verify(checkpoints / str(after[-1]))
         found["in the middle of a save" if unfinished else "just after one"] += 1
     print(f"\n{KILLS} kills: {dict(found)}")
     assert found["in the middle of a save"] > KILLS // 4
@@ -62,5 +62,5 @@ def killed_in_a_save(command, environment, checkpoints, step, delay):
 
 
 def begun(checkpoints, step):
-    names = (path.name.removesuffix(checkpoint.TEMPORARY) for path in checkpoints.glob("*"))
+    names = (path.name.removesuffix(steps.TEMPORARY) for path in checkpoints.glob("*"))
     return any(name.isdigit() and int(name) >= step for name in names)

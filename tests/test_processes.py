@@ -16,6 +16,7 @@ from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax.config.recipe import override, to_dict
 from bertjax.errors import PREEMPTED, PeerError
+from bertjax.steps import numbers, verify
 from bertjax.train import checkpoint, metrics
 
 STEPS = 20
@@ -98,7 +99,7 @@ def test_two_processes_learn_what_one_does(alone, together):
 
 def test_each_writes_its_part_of_a_checkpoint(together):
     newest = together[0] / "checkpoints" / str(STEPS)
-    checkpoint.verify(newest)
+    verify(newest)
     assert {path.name for path in (newest / "state").glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
 
 
@@ -110,7 +111,7 @@ def test_a_signal_to_one_stops_both_and_all_ways_lead_on(config, file, alone, to
     code, lines = run.end()
     assert code == PREEMPTED, lines
     (saved,) = [line for line in lines if "asked to stop" in line]
-    step = checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+    step = numbers(tmp_path / "run" / "checkpoints")[-1]
     assert f"step {step} is saved" in saved
     shutil.copytree(tmp_path / "run", tmp_path / "one")
     code, lines = start(file, tmp_path / "run").end()

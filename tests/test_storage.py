@@ -15,6 +15,23 @@ from bertjax import storage
 from bertjax.errors import ConfigError, StorageError
 
 
+def test_a_path_is_of_this_machine_or_of_a_bucket(tmp_path):
+    assert storage.place(f"{tmp_path}/run") == tmp_path / "run" and storage.place("~/x") == Path.home() / "x"
+    assert str(storage.place("gs://bkt/run/")) == "gs://bkt/run" and storage.in_bucket(storage.place("gs://bkt/run"))
+    assert not storage.in_bucket(tmp_path) and not storage.in_bucket("./gs://bkt/run")
+
+
+def test_in_a_bucket_files_are_whole_and_have_their_checksum(bucket):
+    directory = storage.make(storage.place("gs://bkt/run"))
+    storage.write(directory / "file", "text")
+    storage.write(directory / "file", b"other")
+    assert bucket.objects == {"run/file": b"other"}
+    assert storage.read(directory / "file", 5) == b"other"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        storage.read(directory / "file", 4)
+    assert storage.checksum(directory / "file") == {"size": 5, "crc32": zlib.crc32(b"other")}
+
+
 def test_one_job_at_a_time(tmp_path):
     with storage.locked(tmp_path), pytest.raises(StorageError, match=f"process {os.getpid()} on"):
         storage.locked(tmp_path).__enter__()

@@ -85,3 +85,15 @@ def test_a_thread_that_is_at_work():
             break
         time.sleep(0.1)
     assert not workers.at_work()
+
+
+def test_each_keeps_the_order_and_raises_the_first_error():
+    def half(number):
+        time.sleep(0.02 * (number == 0))
+        if number % 2:
+            raise ValueError(number)
+        return number // 2
+
+    assert workers.each(half, range(0, 40, 2)) == list(range(20)) and workers.each(half, []) == []
+    with pytest.raises(ValueError, match="^3$"):
+        workers.each(half, [0, 2, 3, 5])

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bertjax import steps
 from bertjax.bench import retained
 from bertjax.config.phases import phase_at
 from bertjax.config.schema import Config, MeshConfig
@@ -21,7 +22,7 @@ from bertjax.parallel import sharding
 from bertjax.tasks.evaluate import evaluator
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import TERMS
-from bertjax.train import checkpoint, metrics, workdir
+from bertjax.train import metrics, workdir
 from bertjax.trained import inference
 from bertjax.trained.inference import Loaded
 
@@ -99,7 +100,7 @@ def _held_out(paths: list[Path]) -> tuple[Config, Tokenizer, Prepared] | None:
     for path in paths:
         try:
             config = workdir.load_config(path)
-            step = max(checkpoint.steps(path / "checkpoints"), default=0)
+            step = max(steps.numbers(path / "checkpoints"), default=0)
             return phase_at(config, step).config, *open_data(config, path)
         except UserError:  # no work directory, or one without its data set
             continue

@@ -13,7 +13,7 @@ from bertjax.cli.overrides import Resolved
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import PREEMPTED, ConfigError, DataError
-from bertjax.storage import user_path
+from bertjax.storage import in_bucket, place, user_path
 
 if TYPE_CHECKING:
     from bertjax.train.workdir import Origin
@@ -66,7 +66,7 @@ def prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_o
         chosen = beam.runner(beam_options)
     remember(workdir, config, origin)
     storage.make(workdir)
-    if not config.data.tokenizer and not layout.tokenizer_path(workdir, config.data).exists():
+    if not config.data.tokenizer and not layout.tokenizer_place(workdir, config.data).exists():
         with storage.locked(workdir):
             inputs.make_tokenizer(config, workdir)
     show(dumps(inputs.make_data(config, workdir, chosen)))
@@ -136,6 +136,8 @@ def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
 
     if data and not config.task.kind:
         raise ConfigError(f"--data={','.join(data)}: {workdir} knows no task with labels; fine-tune it first")
+    if config.task.kind and in_bucket(workdir):
+        raise ConfigError(f"--workdir={workdir}: a fine-tuned run is evaluated on a disk; copy it there")
     show(dumps(evaluate_parts(config, workdir, data) if config.task.kind else evaluate(config, workdir)))
     return 0
 
@@ -169,7 +171,7 @@ def predict(words: list[str], workdir: Path, format: str, json: bool) -> int:
 def score(words: list[str], pairs: tuple[str, ...], by: str, limit: int, out: Path | None, json: bool) -> int:
     from bertjax.tasks.minimal_pairs import plot, score, table
 
-    result = score(user_path(words[0]), pairs, by=by, limit=limit)
+    result = score(place(words[0]), pairs, by=by, limit=limit)
     show(dumps(result) if json else table(result))
     if out:
         plot(result, out)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from bertjax.cli.overrides import Overrides, Resolved, configured, kinds
 from bertjax.console import say
 from bertjax.errors import ConfigError, UserError
-from bertjax.storage import user_path
+from bertjax.storage import in_bucket, place, user_path
 
 
 def directory(text: str) -> Path:
@@ -19,6 +19,11 @@ def directory(text: str) -> Path:
     if not text or "://" in text:
         raise ValueError("must be a local or mounted directory")
     return user_path(text)
+
+
+def run_directory(text: str) -> Path:
+    """Reads the directory of a run, of this machine or in a bucket."""
+    return place(text) if in_bucket(text) else directory(text)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Takes:
 
 
 _RECIPE = Flag("config", "RECIPE[:ARGUMENT]", "the recipe, as bert:tiny or my/recipe.py; else, that of --workdir")
-_RUN = Flag("workdir", "DIR", "the directory of a run, whose config is taken", directory)
+_RUN = Flag("workdir", "DIR", "the directory of a run, whose config is taken", run_directory)
 
 
 def parse(argv: list[str], takes: Takes, taken_by: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -158,6 +163,8 @@ def new_file(*endings: str) -> Callable[[str], Path]:
     """Reads a file to write, in a folder that exists, so that no work is lost at its end."""
 
     def read(text: str) -> Path:
+        if in_bucket(text):
+            raise ValueError("must be a file of this machine")
         path = user_path(text)
         if endings and path.suffix not in endings:
             raise ValueError(f"must end in {' or '.join(endings)}")

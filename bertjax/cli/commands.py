@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bertjax.cli import actions
-from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, seconds, several, whole
+from bertjax.cli.arguments import (
+    Flag,
+    Takes,
+    Words,
+    directory,
+    new_file,
+    one_of,
+    run_directory,
+    seconds,
+    several,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,12 @@ class Command:
     shared: bool = False  # whether several processes may run it together
 
 
-_WORKDIR = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
+_WORKDIR = Flag("workdir", "DIR", "the directory of the run, or gs://BUCKET/PATH", run_directory, required=True)
+_ON_DISK = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
 _JSON = Flag("json", "", "print one JSON object instead of a table")
 _PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [hf] extra", one_of("torch"), "")
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
-_DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", directory)
+_DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", run_directory)
 _PHASE = Flag("phase", "N", "the phase of the run that is meant, from 1; needed where there are several", whole(1), 0)
 _MADE = "Without --workdir and data.prepared, the data set is made from data.source and thrown away afterwards."
 _METHODS = ("pll", "unmasked")
@@ -104,7 +116,7 @@ COMMANDS = {
         "The recipes of configs/finetune name the task; run.init_from the trained model to begin with. With several\n"
         "values in sweep.lr, sweep.epochs or sweep.seeds, all their combinations. Writes WORKDIR/result.json,\n"
         "predictions and pictures. The same command goes on after a stop.",
-        Takes("kept", flags=(_WORKDIR, _JSON)),
+        Takes("kept", flags=(_ON_DISK, _JSON)),
         shared=True,
     ),
     "evaluate": Command(
@@ -122,7 +134,7 @@ COMMANDS = {
         Takes(
             "none",
             flags=(
-                Flag("workdir", "DIR", _MODEL, directory, required=True),
+                Flag("workdir", "DIR", _MODEL, run_directory, required=True),
                 Flag("top", "N", "how many pieces for each [MASK]", whole(1), 5),
                 Flag("json", "", "print a JSON object for each text"),
             ),
@@ -138,7 +150,7 @@ COMMANDS = {
         Takes(
             "none",
             flags=(
-                Flag("workdir", "DIR", _MODEL, directory, required=True),
+                Flag("workdir", "DIR", _MODEL, run_directory, required=True),
                 Flag(
                     "format",
                     "text|tsv|jsonl",

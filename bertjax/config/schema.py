@@ -175,7 +175,7 @@ class ObjectiveConfig:
 class TeacherConfig:
     """The model that a run learns from, beside its text, and what of it is compared."""
 
-    path: str = value("", "work directory or Hugging Face directory; '' = no teacher", path=True)
+    path: str = value("", "work directory, also gs://, or Hugging Face directory; '' = no teacher", path=True)
     dtype: str = value("bfloat16", "of its parameters and of what it computes", choices=("float32", "bfloat16"))
     temperature: float = value(2.0, "of soft: both distributions are softmax(logits / temperature)", least=1e-3)
     tokens: str = value(

@@ -20,7 +20,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from bertjax import storage
+from bertjax import steps, storage
 from bertjax.config.recipe import override, to_dict
 from bertjax.config.schema import Config, SweepConfig
 from bertjax.console import say
@@ -86,7 +86,7 @@ def run(
         results = ranking.judged(runs.metric, found)
         winner = results.winner
         if not _is_model(directory, runs.points[winner.name], winner):
-            if not checkpoint.steps(_checkpoints(directory, winner)) and not runs.train(winner.name, "once more"):
+            if not steps.numbers(_checkpoints(directory, winner)) and not runs.train(winner.name, "once more"):
                 return None
             _make_model(directory, winner)
         _write_summary(directory, results)
@@ -153,7 +153,7 @@ class _Runs:
 
 
 def _check_place(directory: Path) -> None:
-    if checkpoint.steps(directory / "checkpoints") and not (directory / POINTS).exists():
+    if steps.numbers(directory / "checkpoints") and not (directory / POINTS).exists():
         raise ConfigError(f"--workdir={directory}: holds a run, not a sweep; name another --workdir for the sweep")
 
 
@@ -209,7 +209,7 @@ def _is_model(directory: Path, config: Config, winner: Result) -> bool:
 def _make_model(directory: Path, winner: Result) -> None:
     """Put the newest checkpoint of the winner in place of what `directory` has, whole or not at all."""
     source = _checkpoints(directory, winner)
-    step = str(checkpoint.steps(source)[-1])
+    step = str(steps.numbers(source)[-1])
     new, target, old = (directory / name for name in (".checkpoints.new", "checkpoints", ".checkpoints.old"))
     for rest in (new, old):  # of a process that was killed
         shutil.rmtree(rest, ignore_errors=True)
@@ -233,7 +233,7 @@ def _link(source: str, target: str) -> None:
 
 def _drop_weights(directory: Path, found: Sequence[Result]) -> None:
     for one in found:
-        checkpoint.drop(_checkpoints(directory, one))
+        steps.drop(_checkpoints(directory, one))
 
 
 def _write_summary(directory: Path, results: Results) -> None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bertjax import steps
 from bertjax.config.phases import phase_at
 from bertjax.config.schema import Config, DataConfig
 from bertjax.data import context_free, masking
@@ -35,7 +36,7 @@ def evaluate(config: Config, directory: Path) -> dict[str, Any]:
     """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
     tokenizer, prepared = open_data(config, directory)
-    config = phase_at(config, max(checkpoint.steps(directory / "checkpoints"), default=0)).config
+    config = phase_at(config, max(steps.numbers(directory / "checkpoints"), default=0)).config
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(config.model, mesh))
     check_restored(config, directory, restored, tokenizer)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertjax import storage
+from bertjax.bucket import copies
 from bertjax.config.schema import Config, DataConfig
 from bertjax.console import say
 from bertjax.corpus import doubts, prepare
@@ -35,10 +36,11 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
     Trained is what data.tokenizer_kind says; of an alphabet, and of ids, it is a tokenizer.json that lists the pieces.
     """
     data, vocab_size = config.data, config.model.vocab_size
-    path = workdir.tokenizer_path(directory, data)
+    place = workdir.tokenizer_place(directory, data)
+    path = copies.local(place)  # of one in a bucket, which gets it when it is whole
     _check_suffix(path, data)
-    if path.exists():
-        say(f"{path}: exists, and stays; remove it to train another")
+    if place.exists():
+        say(f"{place}: exists, and stays; remove it to train another")
         return path
     text = doubts.sample(corpus.documents(data))
     lost = "" if data.by_rule else doubts.uncased(text)
@@ -60,11 +62,12 @@ def make_tokenizer(config: Config, directory: Path) -> Path:
         train_sentencepiece(texts, path, vocab_size=vocab_size, lower_case=lower_case, seed=config.run.seed)
     if not data.tokenizer:  # else the directory is not ours
         storage.write_sums(path.parent, [path.name])
+    copies.publish_file(place)
     made = load_tokenizer(path, lower_case=data.lower_case)
     rest = f"; model.vocab_size = {vocab_size} has rows for more" if made.vocab_size < vocab_size else ""
-    say(f"{path}: {made.vocab_size} pieces{'' if data.by_rule else ', ' + _case(lower_case)}{rest}")
+    say(f"{place}: {made.vocab_size} pieces{'' if data.by_rule else ', ' + _case(lower_case)}{rest}")
     if not data.by_rule and made.lower_case != lower_case:  # too few pieces need it for that to be seen in them
-        say(f"{path}: set data.case = {_case(lower_case)} in every command, which its pieces do not show")
+        say(f"{place}: set data.case = {_case(lower_case)} in every command, which its pieces do not show")
     return path
 
 
@@ -94,7 +97,9 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
 
     Raises ConfigError if one that was made with other settings is in its place.
     """
-    path, target = workdir.tokenizer_path(directory, config.data), workdir.prepared_path(directory, config.data)
+    path, place = workdir.tokenizer_path(directory, config.data), workdir.prepared_place(directory, config.data)
+    # In a bucket it is made here, and written there when it is whole.
+    target = copies.data_set(place) or copies.local(place)
     tokenizer = trial.load(path, lower_case=config.data.lower_case)
     if target.is_dir() and any(target.iterdir()):
         if not (target / dataset.METADATA).exists():
@@ -103,7 +108,8 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         prepared = dataset.load(target)
         if not dataset.matches(prepared, config.data, tokenizer):
             raise ConfigError(f"{target}: was prepared with other settings; remove it, or set data.prepared to another")
-        say(f"{target}: is already prepared with these settings")
+        copies.publish_data_set(place)
+        say(f"{place}: is already prepared with these settings")
         return prepared.summary
     bar: Progress | None = None
 
@@ -116,15 +122,18 @@ def make_data(config: Config, directory: Path, runner: prepare.Runner | None = N
         text = doubts.sample(corpus.documents(config.data))
         _tell_doubts(text, config.data, lower_case=tokenizer.lower_case)
     # Beside the target, which other work directories may share.
-    with storage.locked(storage.make(target.absolute().parent)):
+    with contextlib.ExitStack() as stack:
+        for parent in dict.fromkeys((place.absolute().parent, target.absolute().parent)):
+            stack.enter_context(storage.locked(storage.make(parent)))
         try:
             local = prepare.local(config.data.prepare_workers)
             summary = prepare.prepare(config.data, path, target, runner=runner or local, progress=progress)
         finally:
             if bar:
                 bar.close()
+    copies.publish_data_set(place)
     for reason, count in summary["skipped"].items():
-        say(f"{target}: {reason.replace('_', ' ')}: {count}{_REPAIRED.get(reason, '')}")
+        say(f"{place}: {reason.replace('_', ' ')}: {count}{_REPAIRED.get(reason, '')}")
     for doubt in doubts.doubts_of_prepared(dataset.load(target), config.data, tokenizer, seed=config.run.seed):
         say(doubt)
     return summary

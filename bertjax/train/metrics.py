@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
+from bertjax.bucket import copies
 from bertjax.config.schema import RunConfig
 from bertjax.console import say
 from bertjax.errors import ConfigError
@@ -19,14 +20,18 @@ Line = dict[str, Any]
 
 
 class Writer:
-    """Appends metrics to WORKDIR/metrics.jsonl and, if `tensorboard`, to WORKDIR/tensorboard."""
+    """Appends metrics to WORKDIR/metrics.jsonl and, if `tensorboard`, to WORKDIR/tensorboard.
+
+    Nothing can be appended to in a bucket: there it writes copies on this host, and `publish` replaces what is there.
+    """
 
     def __init__(self, workdir: Path, *, start_step: int, tensorboard: bool) -> None:
         """Lines after `start_step` are from a run that was cut off, and will be written again: drop them.
 
         Those that cannot be read are set aside.
         """
-        path, aside = workdir / METRICS, workdir / DAMAGED
+        self._workdir = workdir
+        path, aside = copies.file(workdir / METRICS), copies.file(workdir / DAMAGED)
         lines, damaged = _split(path)
         if damaged:  # first there, then no longer here
             before = aside.read_bytes() if aside.exists() else b""
@@ -35,7 +40,7 @@ class Writer:
         kept = [line for line in lines if line["step"] <= start_step]
         storage.write(path, "".join(_line(line) for line in kept))
         self._file = path.open("a", buffering=1)
-        self._board = _tensorboard(workdir, start_step) if tensorboard else None
+        self._board = _tensorboard(copies.local(workdir), start_step) if tensorboard else None
 
     def write(self, step: int, values: dict[str, float | None]) -> None:
         """Record `values` at `step`; None stands for a value that this device cannot give."""
@@ -45,17 +50,32 @@ class Writer:
                 if value is not None:
                     self._board.add_scalar(name, value, step)
 
+    def publish(self) -> None:
+        """Have what was written where others look for it: of a work directory in a bucket, there.
+
+        Of TensorBoard's events, those that it has put in its file by then; all, once this is closed.
+        """
+        if self._board is not None:
+            self._board.flush()
+            copies.publish_files(self._workdir / "tensorboard")
+        copies.publish_file(self._workdir / METRICS)
+        copies.publish_file(self._workdir / DAMAGED)
+
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
         if self._board is not None:
             self._board.close()
+            copies.publish_files(self._workdir / "tensorboard")
 
 
 class Nowhere:
     """What a process writes its metrics to that is not the first of its run."""
 
     def write(self, step: int, values: dict[str, float | None]) -> None:
+        """Nothing."""
+
+    def publish(self) -> None:
         """Nothing."""
 
     def close(self) -> None:

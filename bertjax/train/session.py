@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from bertjax import signals, storage
+from bertjax import signals, steps, storage
 from bertjax.config.phases import Phase, Stretch, phase_at, phases
 from bertjax.config.schema import Config, PhasesConfig, RunConfig, SweepConfig, TaskConfig
 from bertjax.console import say
@@ -113,8 +113,8 @@ def train(
     """
     engine = engine or Engine(config, task, mesh)
     stages = _stages(config, (task, *later), mesh, engine, room)
-    with _held(directory):
-        for line in distributed.by_first(lambda: checkpoint.clean(directory / "checkpoints")):
+    with _held(directory) as held:
+        for line in distributed.by_first(lambda: steps.clean(directory / "checkpoints")):
             say(line)
         resumed = _resumed(config, task, directory, engine.shapes)  # the newest state that is whole
         if resumed and (told := _is_done(config, resumed.state)):
@@ -127,10 +127,10 @@ def train(
         distributed.by_first(lambda: workdir.save_config(directory, config, origin))
         stop = signals.noted()
         with stop, _telling_what_is_saved(directory, place.step, stop):  # also around the end of the last save
-            done = _trained(config, stages, directory, mesh, place, stop)
+            done = _trained(config, stages, directory, mesh, place, stop, held)
             while isinstance(done, guard.Diverged):
                 place = _gone_back(config, directory, place, done, engine.shapes)
-                done = _trained(config, stages, directory, mesh, place, stop)
+                done = _trained(config, stages, directory, mesh, place, stop, held)
             stop.asked = stop.asked or ("" if done else "another process was")
         if distributed.first():
             curves.plot(directory, chosen="_".join(task.selects or ()))
@@ -138,15 +138,18 @@ def train(
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """The directory, made if need be and locked, by the first process for all."""
+def _held(directory: Path) -> Iterator[Callable[[], None]]:
+    """The directory, made if need be and locked, by the first process for all; gives what raises StorageError there
+    once it is held no longer.
+    """
     with ExitStack() as stack:
+        checks: list[Callable[[], None]] = []
 
         def hold() -> None:
-            stack.enter_context(storage.locked(storage.make(directory)))
+            checks.append(stack.enter_context(storage.locked(storage.make(directory))))
 
         distributed.by_first(hold)
-        yield
+        yield lambda: next(iter(checks))()
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,13 @@ def _from(stages: list[Stage], step: int) -> list[Stage]:
 
 
 def _trained(
-    config: Config, stages: list[Stage], directory: Path, mesh: Mesh, place: _Place, stop: signals.noted
+    config: Config,
+    stages: list[Stage],
+    directory: Path,
+    mesh: Mesh,
+    place: _Place,
+    stop: signals.noted,
+    held: Callable[[], None],
 ) -> bool | guard.Diverged:
     """Whether the run came to its end from there on, or that it has diverged. The state is used up."""
     run, left = config.run, _from(stages, place.step)
@@ -198,6 +207,16 @@ def _trained(
     ):
         for stage in left:
             stack.callback(stage.close)
+
+        def begin_save() -> None:
+            held()
+            writer.publish()  # first: what a run goes on from has its metrics
+
+        def save(stage: Stage, recorder: Recorder, step: int, state: TrainState) -> None:
+            distributed.by_first(begin_save)
+            rows, identity = place.row(stage.phase, step), stage.task.identity
+            saves.save(step, state, identity=identity, rows=rows, config=config, skipped=recorder.skipped)
+
         try:
             for number, stage in enumerate(left):
                 end, rows = stage.phase.stretch.end, stage.phase.config.data.batch_size
@@ -206,11 +225,10 @@ def _trained(
                     rates = Rates(flops=stage.task.flops_per_token, peak=peak)
                     progress.pace(end, sum(later.cost for later in left[number + 1 :]) / stage.step_cost)
                     recorder = Recorder(run, writer, progress, rates, skipped)
-                    save = partial(_save, saves, config, stage, place, recorder)
-                    put = partial(sharding.put_rows, mesh=mesh, rows=rows)
+                    saving, put = partial(save, stage, recorder), partial(sharding.put_rows, mesh=mesh, rows=rows)
                     step = stage.step
                     trained = loop.run(
-                        config, stage.task, state, step, batches, put, recorder, save, heeded, watchdog, end=end
+                        config, stage.task, state, step, batches, put, recorder, saving, heeded, watchdog, end=end
                     )
                 if trained is None:
                     return False
@@ -248,30 +266,17 @@ def _before(later: list[Stage], stage: Stage, place: _Place, batches: Iterator[l
         return batches
     following = later[0]
     row = place.row(following.phase, following.phase.stretch.begin)
-    steps = stage.phase.stretch.end - max(place.step, stage.phase.stretch.begin)
+    count = stage.phase.stretch.end - max(place.step, stage.phase.stretch.begin)
 
     def noting() -> Iterator[loop.Batch]:
-        for done in range(steps):
-            if done == min(2, steps - 1):  # the first step has told how long one takes
+        for done in range(count):
+            if done == min(2, count - 1):  # the first step has told how long one takes
                 following.compile_ahead()
-            if done == max(0, steps - NEAR):
+            if done == max(0, count - NEAR):
                 following.open_ahead(row)
             yield next(batches)
 
     return noting()
-
-
-def _save(
-    saves: checkpoint.Checkpoints,
-    config: Config,
-    stage: Stage,
-    place: _Place,
-    recorder: Recorder,
-    step: int,
-    state: TrainState,
-) -> None:
-    rows, identity = place.row(stage.phase, step), stage.task.identity
-    saves.save(step, state, identity=identity, rows=rows, config=config, skipped=recorder.skipped)
 
 
 def _writer(directory: Path, start: int, run: RunConfig) -> Writer | Nowhere:
@@ -291,7 +296,7 @@ def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverg
         raise NumericError(f"step {why.step}: {why.reason}; earlier checkpoints are intact: {guard.FIX}")
     checkpoints = directory / "checkpoints"
     happened = f"step {why.step}: {why.reason}; {why.skipped.in_a_row} updates in a row were skipped"
-    for line in distributed.by_first(lambda: checkpoint.clean(checkpoints)):
+    for line in distributed.by_first(lambda: steps.clean(checkpoints)):
         say(line)
     good = checkpoint.last_good(checkpoints)
     if good is None:
@@ -302,7 +307,7 @@ def _gone_back(config: Config, directory: Path, place: _Place, why: guard.Diverg
     back = _Place(good.step, place.ahead + why.step - good.step, guard.Skipped(0, why.skipped.in_all), None)
     row = back.row(phase_at(config, good.step + 1), good.step)
     say(f"{directory}: {happened}: goes back to step {good.step}, and on with row {row:,} of the data")
-    distributed.by_first(lambda: checkpoint.drop_after(checkpoints, good.step))
+    distributed.by_first(lambda: steps.drop_after(checkpoints, good.step))
     return replace(back, state=checkpoint.restore(checkpoints, target, step=good.step).state)
 
 
@@ -325,7 +330,7 @@ def _telling_what_is_saved(directory: Path, start: int, stop: signals.noted) -> 
     """Around a run from `start`: where it ends before its time, that is told with the step that is on disk."""
 
     def saved() -> str:
-        step = max(checkpoint.steps(directory / "checkpoints"), default=start)
+        step = max(steps.numbers(directory / "checkpoints"), default=start)
         return f"step {step} is saved" if step > start else "nothing had to be saved"
 
     try:
@@ -346,7 +351,7 @@ def _begun(state: TrainState, begin: Begin | None) -> TrainState:
 
 def _resumed(config: Config, task: Task, directory: Path, target: TrainState) -> _Place | None:
     """Where the run in `directory` is; None if nothing is saved."""
-    if not distributed.by_first(lambda: bool(checkpoint.steps(directory / "checkpoints"))):
+    if not distributed.by_first(lambda: bool(steps.numbers(directory / "checkpoints"))):
         return None
     restored = checkpoint.restore(directory / "checkpoints", target)
     check_identity(directory, restored.identity, task.identity)

@@ -1,4 +1,4 @@
-"""The directory of one run: where its files are, its config, and what of that may change.
+"""The directory of one run, on a disk or in a bucket: where its files are, its config, and what of that may change.
 
 config.json      the resolved config, and under "origin" where its values are from; data, never executed
 tokenizer/       unless data.tokenizer names another
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import storage
+from bertjax.bucket import copies
 from bertjax.config import made
 from bertjax.config.limits import limits
 from bertjax.config.phases import changed
 from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config, DataConfig
-from bertjax.errors import ConfigError
+from bertjax.errors import ConfigError, DataError
 
 CONFIG = "config.json"
 ORIGIN = "origin"
@@ -39,15 +40,37 @@ class Origin:
 
 
 def tokenizer_path(workdir: Path, data: DataConfig) -> Path:
-    """The tokenizer file of this run."""
-    trained = {"sentencepiece": "spiece.model", "wordpiece": "vocab.txt"}[data.tokenizer_kind]
-    own = workdir / "tokenizer" / ("tokenizer.json" if data.by_rule else trained)
-    return Path(data.tokenizer).expanduser() if data.tokenizer else own
+    """The tokenizer file of this run, to read: of one in a bucket, its copy on this host. Raises DataError where there
+    is none in the bucket, or it is damaged.
+    """
+    place = tokenizer_place(workdir, data)
+    path = copies.file(place)
+    if storage.in_bucket(place) and not path.exists():
+        raise DataError(f"{place}: no tokenizer; train one with `bertjax tokenizer`")
+    return path
 
 
 def prepared_path(workdir: Path, data: DataConfig) -> Path:
-    """The prepared data set of this run."""
-    return Path(data.prepared).expanduser() if data.prepared else workdir / "data"
+    """The prepared data set of this run, to read: of one in a bucket, its copy on this host. Raises DataError where
+    there is none in the bucket, or it is damaged.
+    """
+    place = prepared_place(workdir, data)
+    found = copies.data_set(place)
+    if found is None:
+        raise DataError(f"{place}: no prepared data set; run `bertjax prepare`")
+    return found
+
+
+def tokenizer_place(workdir: Path, data: DataConfig) -> Path:
+    """Where the tokenizer file of this run lies."""
+    trained = {"sentencepiece": "spiece.model", "wordpiece": "vocab.txt"}[data.tokenizer_kind]
+    own = workdir / "tokenizer" / ("tokenizer.json" if data.by_rule else trained)
+    return storage.place(data.tokenizer) if data.tokenizer else own
+
+
+def prepared_place(workdir: Path, data: DataConfig) -> Path:
+    """Where the prepared data set of this run lies."""
+    return storage.place(data.prepared) if data.prepared else workdir / "data"
 
 
 def load_config(workdir: Path) -> Config:
@@ -144,11 +167,11 @@ def _made(workdir: Path, before: DataConfig, now: DataConfig) -> Iterator[tuple[
 
     What a field names is not the run's own: it was made of whatever it was.
     """
-    tokenizer, data = tokenizer_path(workdir, before), prepared_path(workdir, before)
+    tokenizer, data = tokenizer_place(workdir, before), prepared_place(workdir, before)
     if not before.tokenizer and not now.tokenizer and tokenizer.exists():
         yield "data.tokenizer", tokenizer, made.TOKENIZER
     if not before.prepared and not now.prepared and data.is_dir() and any(data.iterdir()):
-        other = _are_different(tokenizer, tokenizer_path(workdir, now))
+        other = _are_different(tokenizer, tokenizer_place(workdir, now))
         yield "data.prepared", data, (*made.DATA_SET, "data.tokenizer") if other else made.DATA_SET
 
 

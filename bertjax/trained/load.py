@@ -30,11 +30,12 @@ class Trained:
 
 
 def load(path: str | Path) -> Trained:
-    """The newest checkpoint of a work directory, or the model of a Hugging Face directory; nothing is put on a device.
+    """The newest checkpoint of a work directory, which may be in a bucket (gs://BUCKET/PATH), or the model of a Hugging
+    Face directory; nothing is put on a device.
 
     Raises ConfigError, CheckpointError or DataError for a directory that is neither, or damaged.
     """
-    path = storage.user_path(path)
+    path = storage.place(path)
     if (path / "checkpoints").is_dir():
         return _of_workdir(path)
     if not path.exists():
@@ -46,7 +47,7 @@ def load(path: str | Path) -> Trained:
 
 def tokenizer_file(path: str | Path) -> Path | None:
     """The file of the tokenizer of a model that `load` takes; None where a Hugging Face directory has none to read."""
-    path = storage.user_path(path)
+    path = storage.place(path)
     if (path / "checkpoints").is_dir():
         return workdir.tokenizer_path(path, workdir.load_config(path).data)
     found, _ = find_tokenizer(path)

@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.cli.arguments import Flag, Takes, Words, directory, new_file, one_of, parse, seconds, several, whole
+from bertjax.cli.arguments import (
+    Flag,
+    Takes,
+    Words,
+    directory,
+    new_file,
+    one_of,
+    parse,
+    run_directory,
+    seconds,
+    several,
+    whole,
+)
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
@@ -112,6 +124,7 @@ def test_readers(tmp_path):
     assert several("a, b/c") == ("a", "b/c")
     picture = new_file(".png", ".svg")
     assert picture(str(tmp_path / "x.png")) == tmp_path / "x.png" and directory("~/x").is_absolute()
+    assert str(run_directory("gs://bkt/x/")) == "gs://bkt/x" and run_directory(str(tmp_path)) == tmp_path
     for read, text, must in [
         (seconds, "0", "seconds above 0"),
         (seconds, "nan", "seconds above 0"),
@@ -120,6 +133,9 @@ def test_readers(tmp_path):
         (picture, str(tmp_path / "x.jpg"), "must end in .png or .svg"),
         (picture, str(tmp_path / "none" / "x.png"), f"the folder {tmp_path / 'none'} does not exist"),
         (new_file(), str(tmp_path), "must be a file"),
+        (picture, "gs://b/x.png", "must be a file of this machine"),
+        (directory, "gs://b/x", "must be a local or mounted directory"),
+        (run_directory, "s3://b/x", "must be a local or mounted directory"),
     ]:
         with pytest.raises(ValueError, match=must.replace(".", r"\.")):
             read(text)

@@ -17,6 +17,7 @@ from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError
 from bertjax.finetuning.finetune import finetune, table
 from bertjax.model.network import abstract_params
+from bertjax.steps import numbers
 from bertjax.train import checkpoint
 from bertjax.train.workdir import load_config
 
@@ -79,9 +80,9 @@ def test_it_goes_on_to_the_same_bits(runs, tmp_path):
     whole = override(config, run={"steps": 20, "eval_every": 5})
     finetune(whole, tmp_path / "whole")
     finetune(whole, tmp_path / "parts")
-    for step in checkpoint.steps(tmp_path / "parts" / "checkpoints")[1:]:
+    for step in numbers(tmp_path / "parts" / "checkpoints")[1:]:
         shutil.rmtree(tmp_path / "parts" / "checkpoints" / str(step))
-    assert checkpoint.steps(tmp_path / "parts" / "checkpoints") == [7]
+    assert numbers(tmp_path / "parts" / "checkpoints") == [7]
     finetune(whole, tmp_path / "parts")
     assert all(
         np.array_equal(a, b) for a, b in zip(params(tmp_path / "whole"), params(tmp_path / "parts"), strict=True)

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from corpus.prepared import documents
 from small import tiny
 
+from bertjax import storage
+from bertjax.bucket import copies
 from bertjax.data import trial
 from bertjax.errors import ConfigError, DataError, StorageError
 from bertjax.tasks.inputs import make_data, make_tokenizer, open_data, opened
@@ -219,3 +222,33 @@ def test_what_is_no_data_set_is_not_prepared_over(inputs, tmp_path):
     assert text.startswith(f"{tmp_path / 'data'}: holds something else than a data set; move it")
     assert "run `" not in text
     assert (tmp_path / "data" / "notes.txt").read_text() == "mine"
+
+
+def test_in_a_bucket_they_are_whole_before_they_are_there(tmp_path, bucket, capsys):
+    """Made on one host and read on another; of a data set whose making was cut short, nothing is there."""
+    (tmp_path / "x.txt").write_text("CCO\nc1ccccc1\n" * 5)
+    data = SEQUENCES | {"alphabet": "smiles", "format": "lines", "source": (str(tmp_path / "x.txt"),)}
+    config = tiny(data=data, model={"vocab_size": 9}, objective={"pair": 0.0})
+    run = storage.place("gs://bkt/run")
+    for missing in ("gs://bkt/run/tokenizer/tokenizer.json: no tokenizer", "gs://bkt/run/data: no prepared data set"):
+        with pytest.raises(DataError, match=missing):
+            open_data(config, run)
+        make_tokenizer(config, run)
+    assert "gs://bkt/run/tokenizer/tokenizer.json: exists, and stays" in capsys.readouterr().err
+    summary = make_data(config, run)
+    index = list(bucket.objects)
+    assert index.index("run/tokenizer/tokenizer.json") < index.index("run/tokenizer/SHA256SUMS")
+    assert index[-1] == "run/data/bertjax.json" and not any("lock" in name for name in index)
+    bucket.delete("run/data/bertjax.json")
+    with pytest.raises(DataError, match="no prepared data set"):
+        open_data(config, run)
+    assert make_data(config, run) == summary and "run/data/bertjax.json" in bucket.objects
+    shutil.rmtree(copies.local(run))
+    tokenizer, prepared = open_data(config, run)
+    assert prepared.directory == copies.local(run) / "data" and prepared.summary == summary
+    named = tiny(
+        data=data | {"tokenizer": f"{run}/tokenizer/tokenizer.json", "prepared": f"{run}/data"},
+        model={"vocab_size": 9},
+        objective={"pair": 0.0},
+    )
+    assert open_data(named, tmp_path)[1].digest == prepared.digest

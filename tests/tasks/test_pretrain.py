@@ -26,6 +26,7 @@ from bertjax.data.batches import Course
 from bertjax.data.order import seed_of_phase
 from bertjax.errors import PREEMPTED, CheckpointError, ConfigError, DataError, NumericError, StorageError, UserError
 from bertjax.model.network import abstract_params
+from bertjax.steps import numbers
 from bertjax.tasks import fit
 from bertjax.tasks import pretrain as pretraining
 from bertjax.tasks.evaluate import evaluate
@@ -69,7 +70,7 @@ def test_a_run_leaves_what_it_promises(trained):
     evaluations = [line for line in lines if "eval_mlm_loss" in line]
     assert [line["step"] for line in evaluations] == [3, 6]
     assert {"eval_mlm_accuracy", "eval_pair_loss", "eval_pair_accuracy", "eval_unigram_loss"} <= set(evaluations[0])
-    assert checkpoint.steps(directory / "checkpoints") == [3, 6]
+    assert numbers(directory / "checkpoints") == [3, 6]
     assert json.loads((directory / "config.json").read_text()) == to_dict(config)
     assert (directory / "curves.png").stat().st_size > 10_000
     assert final_state(config, directory)[1][1] == 6 * config.data.batch_size
@@ -102,7 +103,7 @@ def test_stopping_half_way_changes_nothing(trained, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     assert pretrain(config, tmp_path) is False
     assert signal.getsignal(signal.SIGTERM) is before
-    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert numbers(tmp_path / "checkpoints") == [2]
     monkeypatch.undo()
     assert pretrain(config, tmp_path) is True
     assert_same_run(config, undisturbed, tmp_path)
@@ -202,7 +203,7 @@ def test_a_run_in_two_phases(phased):
     assert final_state(config, directory)[1][1] == 4 * 16
     evaluated = [line["eval_mlm_loss"] for line in lines if "eval_mlm_loss" in line]
     assert len(evaluated) == 4 and evaluate(config, directory)["mlm_loss"] == pytest.approx(evaluated[-1], rel=1e-6)
-    assert checkpoint.steps(directory / "checkpoints") == [4, 6, 8]
+    assert numbers(directory / "checkpoints") == [4, 6, 8]
 
 
 def test_a_run_that_is_stopped_in_each_phase_changes_nothing(phased, tmp_path, monkeypatch):
@@ -211,7 +212,7 @@ def test_a_run_that_is_stopped_in_each_phase_changes_nothing(phased, tmp_path, m
     for step in (2, 4, 6):
         stopping(monkeypatch, step)
         assert pretrain(config, tmp_path) is False
-        assert checkpoint.steps(tmp_path / "checkpoints")[-1] == step
+        assert numbers(tmp_path / "checkpoints")[-1] == step
         monkeypatch.undo()
     other = override(config, phases={"steps": (3, 5)})
     with pytest.raises(ConfigError, match=r"^phases\.steps = \(3, 5\): the run is in phase 2 and had \(4,\) before"):
@@ -454,7 +455,7 @@ def test_a_run_that_does_not_recover_ends_with_its_exit_code(inputs, tmp_path):
     (back,) = [line for line in before if "goes back" in line]
     assert back.endswith("goes back to step 1, and on with row 32 of the data")
     assert len([line for line in before if "the update is skipped" in line]) == 4
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    assert numbers(tmp_path / "run" / "checkpoints") == [1]
     _, (_, rows), state = final_state(config, tmp_path / "run")
     assert rows == 8 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -493,7 +494,7 @@ def test_an_update_that_overflows_is_not_saved(inputs, tmp_path, optim, run):
     optim = {"clip_norm": 0.0, "warmup_steps": 0, "power": 0.0} | optim
     with pytest.raises(NumericError, match="^step 1: .*start in another --workdir$"):
         pretrain(tiny(data=inputs, model={"num_layers": 1}, optim=optim, run=run), tmp_path)
-    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    assert numbers(tmp_path / "checkpoints") == []
     (line,) = (tmp_path / metrics.METRICS).read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["step"] == 1
 
@@ -563,7 +564,7 @@ def test_a_directory_that_cannot_be_made_ends_the_run(inputs, tmp_path, fails):
         assert (run / "checkpoints").read_text() == "mine"
     else:
         assert "checkpoints/3: the checkpoint could not be written" in line
-        assert checkpoint.steps(run / "checkpoints")[-1] == 2
+        assert numbers(run / "checkpoints")[-1] == 2
 
 
 @pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", "closed"])
@@ -581,7 +582,7 @@ def test_a_run_outlives_its_standard_error(inputs, tmp_path, kind):
         command = ["bash", "-c", f'exec "$@" 2>{"&-" if kind == "closed" else "/dev/full"}', "bash", *command]
         code = subprocess.run(command, env=environment, timeout=200).returncode
     assert code == 0
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3, 5]
+    assert numbers(tmp_path / "run" / "checkpoints") == [3, 5]
     lines = metrics.read(tmp_path / "run" / metrics.METRICS)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     assert (tmp_path / "run" / "curves.png").exists()
@@ -605,7 +606,7 @@ def test_a_hangup_saves_and_stops(inputs, tmp_path, ignored):
     wait_for_step(process, tmp_path / "run", 2)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=240) == (0 if ignored else 75)
-    (step,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    (step,) = numbers(tmp_path / "run" / "checkpoints")
     assert step == 400 if ignored else 2 <= step < 400
 
 
@@ -646,7 +647,7 @@ def test_a_loader_process_that_dies_or_hangs_costs_nothing(inputs, tmp_path):
         lines = (tmp_path / "shown").read_text().splitlines()
         *before, last = [line for line in lines if not PROGRESS.match(line)]
         assert len(before) == (reached > 0) and (found := re.fullmatch(told, last)), lines
-        assert reached < int(found[1]) == checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+        assert reached < int(found[1]) == numbers(tmp_path / "run" / "checkpoints")[-1]
         reached = int(found[1])
 
 

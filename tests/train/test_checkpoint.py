@@ -1,8 +1,11 @@
 """`bertjax.train.checkpoint`: what is restored is what was saved, or an error that names the file."""
 
+import contextlib
 import json
 import os
 import shutil
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +14,24 @@ import numpy as np
 import pytest
 from small import one_device_mesh, tiny
 
+from bertjax import storage
 from bertjax.config.recipe import to_dict
 from bertjax.config.schema import Config, OptimConfig, RunConfig
 from bertjax.errors import CheckpointError, NumericError, StorageError
 from bertjax.parallel.sharding import make_mesh
-from bertjax.train import checkpoint
-from bertjax.train.checkpoint import (
+from bertjax.steps import (
     MANIFEST,
     ORBAX_MARKS,
     TEMPORARY,
-    Checkpoints,
     clean,
+    drop,
     drop_after,
-    last_good,
-    restore,
-    steps,
+    numbers,
+    verify,
+    write_manifest,
 )
+from bertjax.train import checkpoint
+from bertjax.train.checkpoint import Checkpoints, last_good, restore
 from bertjax.train.guard import Skipped
 from bertjax.train.optim import Averaged
 from bertjax.train.session import Engine
@@ -63,7 +68,7 @@ def saved(once, tmp_path):
 
 
 def test_round_trip_is_bitwise_and_keeps_the_newest(saved):
-    assert steps(saved) == [10, 15]
+    assert numbers(saved) == [10, 15]
     assert clean(saved) == []
     restored = restore(saved, ABSTRACT)
     assert (restored.step, restored.identity, restored.rows) == (15, IDENTITY, 120)
@@ -171,7 +176,7 @@ def test_a_step_without_its_manifest_is_set_aside_whole(saved, step):
     (line,) = clean(saved)
     assert f"{step}.damaged" in line
     assert contents(saved / f"{step}.damaged") == before
-    assert steps(saved) == [25 - step] and clean(saved) == []
+    assert numbers(saved) == [25 - step] and clean(saved) == []
 
 
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved):
@@ -180,7 +185,7 @@ def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved):
     with pytest.raises(CheckpointError, match="15/manifest.json: missing or damaged"):
         restore(saved, ABSTRACT)
     (line,) = clean(saved)
-    assert "15.damaged" in line and steps(saved) == [10]
+    assert "15.damaged" in line and numbers(saved) == [10]
 
 
 def test_what_was_set_aside_stays(saved):
@@ -257,7 +262,7 @@ def test_a_state_of_another_step_is_not_used(saved, reads):
     shutil.rmtree(saved / "15" / "state")
     shutil.copytree(saved / "10" / "state", saved / "15" / "state")
     (saved / "15" / MANIFEST).unlink()
-    checkpoint.write_manifest(saved / "15", 15)
+    write_manifest(saved / "15", 15)
     read, abstract = READS[reads]
     with pytest.raises(CheckpointError, match=f"{saved}/15: holds the state of step 10[^\n]*$"):
         read(saved, abstract)
@@ -301,10 +306,10 @@ def test_no_digit_of_a_manifest_or_a_config_can_change(saved):
         for place in digits[:4] + digits[4 :: len(digits) // 40]:
             file.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
             with pytest.raises(CheckpointError, match=f"^{file}: [^\n]*$"):
-                checkpoint.verify(saved / "15")
+                verify(saved / "15")
             assert checkpoint.saved(saved).step == 10
         file.write_text(text)
-        checkpoint.verify(saved / "15")
+        verify(saved / "15")
 
 
 def test_another_model_and_no_checkpoint_are_refused(saved, tmp_path):
@@ -320,7 +325,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(saved, monkeypatch):
     bad = state(20).replace(params={"w": jnp.ones((64, 64)), "half": jnp.array([1, jnp.nan, 3], jnp.bfloat16)})
     with pytest.raises(NumericError, match="step 20: params/half is no longer finite"):
         checkpoints.save(20, bad, **place)
-    assert steps(saved) == [10, 15] and clean(saved) == []
+    assert numbers(saved) == [10, 15] and clean(saved) == []
     monkeypatch.setattr(checkpoint.guard, "check_state", lambda *_: None)
     checkpoints.save(20, bad, **place)
     checkpoints.close()
@@ -343,11 +348,11 @@ def test_what_a_run_goes_back_to_is_whole_and_due_and_of_an_update_that_was_made
     assert (good.step, good.skipped) == (20, Skipped(0, 4))
     assert int(restore(saved, ABSTRACT, step=20).state.step) == 20
     drop_after(saved, 20)
-    assert steps(saved) == [10, 15, 20]
+    assert numbers(saved) == [10, 15, 20]
     place = saved / "20" / "place" / "metadata"
     place.write_text(json.dumps({"rows": 20}))
     (saved / "20" / MANIFEST).unlink()
-    checkpoint.write_manifest(saved / "20", 20)
+    write_manifest(saved / "20", 20)
     assert last_good(saved).skipped == Skipped()
 
 
@@ -389,7 +394,7 @@ def test_the_model_comes_from_where_the_state_has_it(tmp_path, chosen):
         place = tmp_path / "2" / "place" / "metadata"
         place.write_text('{"rows": 0}')
         (tmp_path / "2" / MANIFEST).unlink()
-        checkpoint.write_manifest(tmp_path / "2", 2)
+        write_manifest(tmp_path / "2", 2)
         older = checkpoint.restore_params(tmp_path, wanted)
         np.testing.assert_array_equal(older.state["w"], params["w"] + added)
 
@@ -410,9 +415,88 @@ def test_what_a_run_does_not_have_is_not_in_its_checkpoint(tmp_path):
 
 def test_dropped_steps_are_gone_but_for_what_no_save_wrote(saved, tmp_path):
     (saved / "10" / "notes.txt").write_text("mine")
-    checkpoint.drop(saved)
+    drop(saved)
     assert [path.name for path in saved.iterdir()] == ["10"] and (saved / "10" / "notes.txt").exists()
     shutil.rmtree(saved / "10")
-    checkpoint.drop(saved)
+    drop(saved)
     assert not saved.exists()
-    checkpoint.drop(saved)
+    drop(saved)
+
+
+@pytest.fixture
+def in_bucket(once, bucket):
+    """The same steps in a bucket, as Orbax writes them there."""
+    directory = storage.place("gs://bkt/run/checkpoints")
+    checkpoints = Checkpoints(directory, keep=2)
+    for step in (5, 10, 15):
+        checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
+    checkpoints.close()
+    return directory
+
+
+def test_a_bucket_gives_the_same_bits(in_bucket, bucket):
+    """With nothing beside: no temporary name, no mark of an unfinished save, no step but those that stay."""
+    assert numbers(in_bucket) == [10, 15] and clean(in_bucket) == []
+    assert {name.split("/")[2] for name in bucket.below("run/checkpoints/")} == {"10", "15"}
+    restored = restore(in_bucket, ABSTRACT)
+    assert (restored.step, restored.identity, restored.rows) == (15, IDENTITY, 120)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state(15))
+    assert checkpoint.saved(in_bucket).config == to_dict(Config())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0).params)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore_params(in_bucket, shapes).state, state(15).params)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "swapped"])
+def test_a_damaged_object_is_named_and_the_step_before_it_used(in_bucket, bucket, damage):
+    objects = bucket.below("run/checkpoints/15/state/ocdbt.process_0/d/")
+    name = max(objects, key=lambda name: len(bucket.objects[name]))  # the numbers themselves
+    content = bucket.objects[name]
+    if damage == "gone":
+        bucket.delete(name)
+    else:
+        other = bucket.objects[next(one for one in objects if one != name)]
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        bucket.put(name, {"flip": flipped, "cut": content[:middle], "swapped": other}[damage])
+    with pytest.raises(CheckpointError, match=f"gs://bkt/{name}: .*goes on from the checkpoint before it"):
+        restore(in_bucket, ABSTRACT)
+    (line,) = clean(in_bucket)
+    assert line.startswith(f"gs://bkt/{name}: ") and line.endswith("going on with step 10")
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(10))
+    checkpoints = Checkpoints(in_bucket, keep=2)
+    checkpoints.save(15, state(15), identity=IDENTITY, rows=120, config=Config())
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(15))
+
+
+@pytest.mark.parametrize("moment", ["before", "in the middle"])
+def test_a_bucket_that_goes_away_for_good_ends_the_save(in_bucket, bucket, monkeypatch, moment):
+    """In time, with one line, and with what was there: also where it is Orbax and TensorStore that wait."""
+    monkeypatch.setenv("BERTJAX_BUCKET_WAIT", "2")
+    # TensorStore hands the results of the other writes to an event loop that is closed by then.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    checkpoints, begun = Checkpoints(in_bucket, keep=2), time.monotonic()
+
+    def save():
+        checkpoints.save(20, state(20), identity=IDENTITY, rows=160, config=Config())
+        checkpoints.close()
+
+    def go_away(name):
+        bucket.refuses = 503 if "20/state/ocdbt.process_0/d/" in name else bucket.refuses
+
+    if moment == "before":
+        bucket.refuses = 503
+    else:
+        bucket.written = go_away
+    with pytest.raises(StorageError) as error:
+        save()
+    with contextlib.suppress(StorageError):
+        checkpoints.close()
+    assert time.monotonic() - begun < 25 and bucket.refuses
+    line = str(error.value)
+    assert "\n" not in line and "[" not in line and "see whether the bucket can be reached" in line
+    bucket.refuses, bucket.written = 0, lambda name: None
+    time.sleep(2)  # until none of them is left
+    assert numbers(in_bucket) == [10, 15]
+    assert clean(in_bucket) == ([] if moment == "before" else [f"{in_bucket}/20: removed, its save was cut short"])
+    jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(15))

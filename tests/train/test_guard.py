@@ -17,6 +17,7 @@ from small import fresh_state, random_batch, task_of, tiny
 from bertjax.config.recipe import override
 from bertjax.errors import NumericError
 from bertjax.parallel import sharding
+from bertjax.steps import numbers
 from bertjax.train import checkpoint, guard, metrics
 from bertjax.train.guard import Skipped
 from bertjax.train.session import Engine
@@ -160,7 +161,7 @@ def log(directory, *names):
 def left(directory):
     """What the newest checkpoint has, and that each of them is finite."""
     target = Engine(CONFIG, toy.task(), sharding.make_mesh(CONFIG.mesh)).shapes
-    for step in checkpoint.steps(directory / "checkpoints"):
+    for step in numbers(directory / "checkpoints"):
         found = checkpoint.restore(directory / "checkpoints", target, step=step)
     return found.step, found.rows, found.skipped, [x.tobytes() for x in jax.tree.leaves(jax.device_get(found.state))]
 
@@ -178,7 +179,7 @@ def test_one_update_is_skipped_and_counted(tmp_path, capsys):
     found = log(tmp_path, "grad_norm", "skipped")
     assert [step for step, norm, _ in found if norm is None] == [9]
     assert [count for _, _, count in found] == 8 * [None] + 12 * [1]
-    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 12, 15, 18, 20]
+    assert numbers(tmp_path / "checkpoints") == [3, 6, 12, 15, 18, 20]
     assert left(tmp_path)[:3] == (20, 20 * B, Skipped(0, 1))
 
 
@@ -215,7 +216,7 @@ def test_a_run_that_is_stopped_in_a_stretch_or_after_it_goes_on_to_the_bit(went_
 def test_a_run_that_is_stopped_as_soon_as_it_has_gone_back_goes_on_to_the_bit(went_back, tmp_path, capsys):
     assert not train(tmp_path, lambda batch: batch in STRETCH, ended_at=14 * B)
     assert len(told(capsys, "goes back to step 6, and on with row 96 of the data")) == 1
-    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 8
+    assert numbers(tmp_path / "checkpoints")[-1] == 8
     assert train(tmp_path, lambda batch: batch in STRETCH)
     assert told(capsys, "goes back") == []
     assert left(tmp_path) == left(went_back[0])
@@ -231,7 +232,7 @@ def test_a_run_goes_back_once_for_a_stretch(tmp_path, capsys):
             f" 6 with other data; earlier checkpoints are intact: {guard.FIX}"
         )
         assert len(told(capsys, "goes back")) == 1
-        assert left(tmp_path)[:3] == (6, 6 * B, Skipped()) and checkpoint.steps(tmp_path / "checkpoints") == [3, 6]
+        assert left(tmp_path)[:3] == (6, 6 * B, Skipped()) and numbers(tmp_path / "checkpoints") == [3, 6]
 
 
 def test_what_is_saved_in_the_second_stretch_is_nothing_to_go_back_to(tmp_path, capsys):
@@ -260,7 +261,7 @@ def test_weights_that_overflow_by_themselves_are_noticed_by_the_next_loss_and_ne
         toy.train(tmp_path / "a", config)
     with pytest.raises(NumericError, match="^step 1: .* is no longer finite, so it is not saved"):
         toy.train(tmp_path / "b", override(config, run={"save_every": 1}))
-    assert checkpoint.steps(tmp_path / "b" / "checkpoints") == []
+    assert numbers(tmp_path / "b" / "checkpoints") == []
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_weights_that_overflow_by_themselves_are_noticed_by_the_next_loss_and_ne
 def test_without_a_limit_or_a_checkpoint_a_run_ends(tmp_path, limit, reason):
     with pytest.raises(NumericError, match=f"^{reason}: lower optim.lr or set optim.clip_norm, and start in another"):
         train(tmp_path, lambda batch: True, skip_limit=limit)
-    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    assert numbers(tmp_path / "checkpoints") == []
 
 
 PHASES = override(CONFIG, run={"save_every": 6}, phases={"steps": (10, 10)})

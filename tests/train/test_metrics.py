@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from bertjax import storage
 from bertjax.config.schema import RunConfig
 from bertjax.errors import ConfigError
 from bertjax.train import metrics
@@ -149,3 +150,33 @@ def test_a_last_line_whose_end_is_damaged_is_set_aside(tmp_path):
     metrics.Writer(tmp_path, start_step=9, tensorboard=False).close()
     assert (tmp_path / metrics.METRICS).read_bytes() == log([1])
     assert (tmp_path / metrics.DAMAGED).read_bytes() == log([2])[:-1] + b"*\n"
+
+
+def test_in_a_bucket_the_log_is_what_was_last_published(bucket, monkeypatch, tmp_path):
+    """And a writer on another host goes on from there."""
+    run = storage.place("gs://bkt/run")
+    writer = metrics.Writer(run, tensorboard=False, start_step=0)
+    for step in (1, 2, 3):
+        writer.write(step, {"loss": 1.0 / step})
+        if step == 2:
+            writer.publish()
+    writer.close()
+    assert [line["step"] for line in metrics.read(run / metrics.METRICS)] == [1, 2]
+    bucket.put("run/metrics.jsonl", bucket.objects["run/metrics.jsonl"] + b'{"step": 2, "lo\n{"step": 9}\n')
+    monkeypatch.setenv("BERTJAX_CACHE", str(tmp_path / "another host"))
+    writer = metrics.Writer(run, tensorboard=False, start_step=2)
+    writer.write(3, {"loss": 0.25})
+    writer.publish()
+    writer.close()
+    assert [line.get("loss") for line in metrics.read(run / metrics.METRICS)] == [1.0, 0.5, 0.25]
+    assert bucket.objects["run/metrics.jsonl.damaged"] == b'{"step": 2, "lo\n'
+
+
+def test_tensorboard_of_a_run_in_a_bucket(bucket):
+    pytest.importorskip("tensorboardX", reason="the [tb] extra is not installed")
+    writer = metrics.Writer(storage.place("gs://bkt/run"), start_step=0, tensorboard=True)
+    writer.write(7, {"mlm_loss": 1.5})
+    writer.publish()
+    (events,) = bucket.below("run/tensorboard/")
+    writer.close()
+    assert b"mlm_loss" in bucket.objects[events]

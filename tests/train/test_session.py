@@ -13,6 +13,7 @@ import toy
 from bertjax import storage
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError, DataError, StorageError, WorkerError
+from bertjax.steps import numbers
 from bertjax.train import checkpoint, metrics, session
 from bertjax.train.state import TrainState
 from bertjax.train.task import Evaluation
@@ -98,7 +99,7 @@ def test_what_a_run_learns_from_may_not_change(half):
 def test_the_config_that_is_compared_is_that_of_the_step_that_is_restored(half, tmp_path, capsys):
     """One that is damaged says nothing: neither that the run was another, nor that it may be another now."""
     shutil.copytree(half, tmp_path, dirs_exist_ok=True)
-    steps = checkpoint.steps(tmp_path / "checkpoints")
+    steps = numbers(tmp_path / "checkpoints")
     file = tmp_path / "checkpoints" / str(steps[-1]) / "config" / "metadata"
     whole = file.read_bytes()
     longer = override(toy.CONFIG, run={"steps": steps[-1] + 3})
@@ -120,7 +121,7 @@ def test_the_config_that_is_compared_is_that_of_the_step_that_is_restored(half, 
 def test_a_copy_of_an_earlier_step_is_not_gone_on_with(half, tmp_path, capsys):
     shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     checkpoints = tmp_path / "checkpoints"
-    first, last = checkpoint.steps(checkpoints)[-2:]
+    first, last = numbers(checkpoints)[-2:]
     shutil.rmtree(checkpoints / str(last))
     shutil.copytree(checkpoints / str(first), checkpoints / str(last))
     assert toy.train(tmp_path, override(toy.CONFIG, run={"steps": last}))
@@ -138,7 +139,7 @@ def test_a_damaged_log_costs_a_run_nothing_but_the_line(half, tmp_path, capsys):
     log = tmp_path / metrics.METRICS
     before = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join([*before[:4], before[4].replace(b":", b"\xff", 1), *before[5:]]))
-    done = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    done = numbers(tmp_path / "checkpoints")[-1]
     assert toy.train(tmp_path, override(toy.CONFIG, run={"steps": done + 1}))
     assert f"{log}: set aside in {metrics.DAMAGED}: 1 line" in capsys.readouterr().err
     after = log.read_bytes().splitlines(keepends=True)
@@ -205,7 +206,7 @@ def test_what_was_learnt_is_saved_before_an_error_of_the_batches(half, tmp_path,
     with pytest.raises(type(error)) as caught:
         toy.train(tmp_path, config, batches=failing(9, error))
     assert str(caught.value) == (str(error) if type(error) is RuntimeError else f"{error}; step 8 is saved")
-    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 8]
+    assert numbers(tmp_path / "checkpoints") == [3, 6, 8]
     with pytest.raises(type(error)) as caught:
         toy.train(tmp_path, config, batches=failing(9, error))
     assert str(caught.value) == (str(error) if type(error) is RuntimeError else f"{error}; nothing had to be saved")
@@ -222,7 +223,7 @@ def final(directory, step=None):
 @pytest.mark.parametrize(("step", "told"), [(1, "nothing had to be saved"), (5, "step 4 is saved")])
 def test_a_signal_while_a_batch_does_not_come(tmp_path, capsys, step, told):
     assert not toy.train(tmp_path, batches=failing(step))
-    assert checkpoint.steps(tmp_path / "checkpoints")[-1:] == [step - 1][: step - 1]
+    assert numbers(tmp_path / "checkpoints")[-1:] == [step - 1][: step - 1]
     assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}: asked to stop (SIGTERM): {told}"
 
 
@@ -240,7 +241,7 @@ def test_a_signal_in_a_step_is_answered_by_what_is_saved(tmp_path, capsys, step)
 
     config = override(toy.CONFIG, run={"steps": 20, "save_every": 0})
     assert toy.train(tmp_path, config, evaluations=(Evaluation("slope", 1, evaluate),)) is (step == 20)
-    assert checkpoint.steps(tmp_path / "checkpoints") == [step]
+    assert numbers(tmp_path / "checkpoints") == [step]
     assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}: asked to stop (SIGTERM): step {step} is saved"
 
 
@@ -294,7 +295,7 @@ def test_a_run_that_selects_goes_on_to_the_bit_and_leaves_its_best(tmp_path, ema
 def test_a_run_that_ended_by_patience_is_done(tmp_path, capsys):
     config = override(SELECTING, task={"patience": 2})
     assert toy.train(tmp_path, config, **PASSING)
-    (end,) = checkpoint.steps(tmp_path / "checkpoints")
+    (end,) = numbers(tmp_path / "checkpoints")
     best = model_of(tmp_path)[1].best[0]
     assert end == best + 4 < 20 and "(task.patience = 2); the run ends" in capsys.readouterr().err
     before = (tmp_path / metrics.METRICS).read_bytes()
@@ -305,7 +306,7 @@ def test_a_run_that_ended_by_patience_is_done(tmp_path, capsys):
     assert toy.train(tmp_path, override(config, task={"patience": 4}), **PASSING)
     assert toy.train(tmp_path / "patient", override(config, task={"patience": 4}), **PASSING)
     assert logged(tmp_path, "step", "dev_near") == logged(tmp_path / "patient", "step", "dev_near")
-    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == best + 8
+    assert numbers(tmp_path / "checkpoints")[-1] == best + 8
 
 
 def test_a_run_that_goes_by_its_last_weights(tmp_path):

@@ -204,3 +204,20 @@ def test_an_origin_that_was_not_written_here_is_one_line(tmp_path, origin):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(Config()) | {"origin": origin}))
     with pytest.raises(ConfigError, match=r"^[^\n]*config.json: origin = [^\n]*$"):
         workdir.load_config(tmp_path)
+
+
+def test_a_config_in_a_bucket_is_remembered_there(bucket):
+    """What something was made with is seen there too, without a copy of it."""
+    run, other = storage.place("gs://bkt/run"), override(Config(), data={"holdout": 0.3})
+    with pytest.raises(ConfigError, match="gs://bkt/run/config.json: not found"):
+        workdir.load_config(run)
+    workdir.remember(run, Config(), workdir.Origin("bert:tiny"))
+    assert workdir.remembered(run) == (Config(), workdir.Origin("bert:tiny"))
+    assert bucket.below("") == ["run/config.json"]
+    assert str(workdir.prepared_place(run, DataConfig())) == "gs://bkt/run/data"
+    bucket.put("run/data/bertjax.json", b"{}")
+    with pytest.raises(ConfigError, match="data.holdout = 0.3: gs://bkt/run/data was made with 0.01"):
+        workdir.remember(run, other, workdir.Origin("bert:tiny"))
+    bucket.put("run/checkpoints/5/manifest.json", b"{}")
+    workdir.remember(run, override(Config(), run={"keep": 9}), workdir.Origin())  # left to the run itself
+    assert workdir.load_config(run) == Config()

@@ -14,6 +14,7 @@ from bertjax.config.recipe import override
 from bertjax.config.task_fields import TaskConfig
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, NumericError, StorageError
+from bertjax.steps import numbers
 from bertjax.train import checkpoint, workdir
 from bertjax.train.state import TrainState
 from bertjax.trained.exchange import export_directory, import_directory
@@ -54,7 +55,7 @@ def test_only_the_parameters_are_written(vocabulary, tmp_path):
     (file,) = (tmp_path / "hf").glob("*.safetensors")
     written = sum(p.stat().st_size for p in (tmp_path / "run" / "checkpoints").rglob("*") if p.is_file())
     assert written < 1.5 * file.stat().st_size + 100_000
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0]
+    assert numbers(tmp_path / "run" / "checkpoints") == [0]
     assert made.data.examples == "sop"
 
 
