@@ -500,3 +500,10 @@ def test_a_bucket_that_goes_away_for_good_ends_the_save(in_bucket, bucket, monke
     assert numbers(in_bucket) == [10, 15]
     assert clean(in_bucket) == ([] if moment == "before" else [f"{in_bucket}/20: removed, its save was cut short"])
     jax.tree.map(np.testing.assert_array_equal, restore(in_bucket, ABSTRACT).state, state(15))
+
+
+def test_what_tensorstore_adds_for_its_developers_is_left_out(bucket):
+    checkpoints = Checkpoints(storage.place("gs://bkt/run/checkpoints"), keep=1)
+    line = str(checkpoints._unwritable(ValueError("ABORTED: All 3 attempts failed [http_response_code='503']\nmore")))
+    assert "could not be written (ABORTED: All 3 attempts failed); see whether the bucket" in line
+    checkpoints.close()
