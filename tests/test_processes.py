@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import time
 
@@ -103,23 +102,33 @@ def test_each_writes_its_part_of_a_checkpoint(together):
     assert {path.name for path in (newest / "state").glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
 
 
-def test_a_signal_to_one_stops_both_and_all_ways_lead_on(config, file, alone, together, tmp_path):
-    """On the same processes to the same bits, on another number of them to the same losses."""
-    run = start(file, tmp_path / "run")
+def test_a_signal_to_one_stops_both_and_leads_on(config, file, together, tmp_path):
+    """On the same processes to the same bits."""
+    stopped_at_a_step(file, tmp_path / "run")
+    code, lines = start(file, tmp_path / "run").end()
+    assert code == 0, lines
+    assert_same_bits(config, together[0], tmp_path / "run")
+
+
+@pytest.mark.long
+def test_what_two_processes_began_one_ends(file, alone, tmp_path):
+    """To the same losses."""
+    stopped_at_a_step(file, tmp_path / "run")
+    code, lines = start(file, tmp_path / "run", processes=1, devices=4).end()
+    assert code == 0, lines
+    assert_close(log(alone), log(tmp_path / "run"), rtol=1e-5)
+
+
+def stopped_at_a_step(file, directory):
+    """A run of two processes in this directory, of which the second is asked to stop in the middle."""
+    run = start(file, directory)
     run.wait_for("step 4/")
     run.kill(1, signal.SIGTERM)
     code, lines = run.end()
     assert code == PREEMPTED, lines
     (saved,) = [line for line in lines if "asked to stop" in line]
-    step = numbers(tmp_path / "run" / "checkpoints")[-1]
+    step = numbers(directory / "checkpoints")[-1]
     assert f"step {step} is saved" in saved
-    shutil.copytree(tmp_path / "run", tmp_path / "one")
-    code, lines = start(file, tmp_path / "run").end()
-    assert code == 0, lines
-    assert_same_bits(config, together[0], tmp_path / "run")
-    code, lines = start(file, tmp_path / "one", processes=1, devices=4).end()
-    assert code == 0, lines
-    assert_close(log(alone), log(tmp_path / "one"), rtol=1e-5)
 
 
 @pytest.mark.long

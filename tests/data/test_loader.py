@@ -221,7 +221,7 @@ def deaf(pid, number):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_loader_processes_outlive_a_group_signal_and_die_with_their_parent(on_disk, tmp_path, number):
     data, prepared, _ = on_disk
     script = tmp_path / "loader.py"

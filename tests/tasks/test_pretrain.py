@@ -305,7 +305,7 @@ def kill_and_go_on(config, directory, *, kills, seed):
     return killed
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_kill_nine(inputs, tmp_path, dtype):
     """The same command, killed at random steps, ends bitwise where an undisturbed one does."""
     config = tiny(
@@ -567,7 +567,7 @@ def test_a_directory_that_cannot_be_made_ends_the_run(inputs, tmp_path, fails):
         assert numbers(run / "checkpoints")[-1] == 2
 
 
-@pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", "closed"])
+@pytest.mark.parametrize("kind", ["closed pipe", "/dev/full", pytest.param("closed", marks=pytest.mark.long)])
 def test_a_run_outlives_its_standard_error(inputs, tmp_path, kind):
     """`2>&1 | head -3`, a full disk under the log, `2>&-`: it goes on to its end, and metrics.jsonl has everything."""
     config = tiny(data=inputs, model={"num_layers": 1}, run={"steps": 5})

@@ -54,7 +54,7 @@ def test_meshes_equal_one_device(reference, mesh):
     assert_same((state, metrics), run(cut, sharding.make_mesh(cut.mesh)))
 
 
-@pytest.mark.parametrize("name", ["stableadamw", "muon"])
+@pytest.mark.parametrize("name", [pytest.param("stableadamw", marks=pytest.mark.long), "muon"])
 def test_optimizers_that_look_at_whole_matrices_do_not_see_the_mesh(name):
     """Frozen parameters stay, the norm is clipped, and an average is kept."""
     optim = {"name": name, "bias_correction": True, "lr": 1e-2, "ema": 0.5, "freeze": ("encoder/embeddings/position",)}
