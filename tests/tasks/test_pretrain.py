@@ -666,7 +666,7 @@ def test_a_run_that_is_asked_to_stop_before_its_loop_or_after_it(place, inputs, 
 
     monkeypatch.setattr(os, "_exit", end)
     monkeypatch.setattr(f"bertjax.{place}", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-    monkeypatch.setattr("bertjax.train.loop.run", lambda *_: True)
+    monkeypatch.setattr("bertjax.train.loop.run", lambda *_, **__: True)
     with pytest.raises(Ended), signals.ending():
         pretrain(tiny(data=inputs, model={"num_layers": 1}), tmp_path / "run")
     assert ended == [PREEMPTED]

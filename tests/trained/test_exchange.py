@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bertjax
+from bertjax import steps
 from bertjax.cli import main as cli
 from bertjax.config.recipe import override
 from bertjax.config.task_fields import TaskConfig
@@ -158,7 +159,7 @@ def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for place, name in ((workdir, "save_config"), (checkpoint, "write_manifest")):
+    for place, name in ((workdir, "save_config"), (steps, "write_manifest")):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, full)
             with pytest.raises(StorageError, match="No space left"):
