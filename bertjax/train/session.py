@@ -71,11 +71,8 @@ class Engine:
         """
         if _compiled(config) != self._compiled:
             raise ValueError("runs that share an engine differ in more than their points")
-        everywhere = sharding.replicated(self._mesh)
-        point = jax.tree.map(
-            lambda x: sharding.put_whole(x, everywhere), point_of(config, rate)
-        )  # once, not in every step
-        return self.step.given(task.forward, point)
+        put = partial(sharding.put_whole, place=sharding.replicated(self._mesh))  # once, not in every step
+        return self.step.given(task.forward, jax.tree.map(put, point_of(config, rate)))
 
     def fresh(self, seed: int) -> TrainState:
         """The state that a run begins with."""

@@ -53,7 +53,10 @@ ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, shardin
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
     """Three saves of which the newest two are kept."""
-    directory = tmp_path_factory.mktemp("once")
+    return saved_thrice(tmp_path_factory.mktemp("once"))
+
+
+def saved_thrice(directory):
     checkpoints = Checkpoints(directory, keep=2)
     for step in (5, 10, 15):
         checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
@@ -426,12 +429,7 @@ def test_dropped_steps_are_gone_but_for_what_no_save_wrote(saved, tmp_path):
 @pytest.fixture
 def in_bucket(once, bucket):
     """The same steps in a bucket, as Orbax writes them there."""
-    directory = storage.place("gs://bkt/run/checkpoints")
-    checkpoints = Checkpoints(directory, keep=2)
-    for step in (5, 10, 15):
-        checkpoints.save(step, state(step), identity=IDENTITY, rows=8 * step, config=Config())
-    checkpoints.close()
-    return directory
+    return saved_thrice(storage.place("gs://bkt/run/checkpoints"))
 
 
 def test_a_bucket_gives_the_same_bits(in_bucket, bucket):
