@@ -222,7 +222,8 @@ def _wrong_values(kind: typing.Any, allowed: Limits):
     if allowed.below is not None:
         yield from (str(kind(allowed.below)), str(kind(allowed.below) * 10 + 1))
     if allowed.choices:
-        yield from ("", allowed.choices[0] + "x", allowed.choices[-1].upper() + " ", "1")
+        wrong = ("", allowed.choices[0] + "x", allowed.choices[-1].upper() + " ", "1")
+        yield from (text for text in wrong if text not in allowed.choices)
 
 
 # Signals -------------------------------------------------------------------------------------------------------------
