@@ -47,6 +47,6 @@ def test_stages_share_the_time(made, monkeypatch):
     monkeypatch.setattr(batches, "Order", slow(Order, 0.5))
     planned = stages(*made, seed=0)
     assert planned["laying out rows"] < 0.5, "the plan of an epoch is no part of a batch"
-    monkeypatch.setattr(batches, "mask", slow(mask, 0.001))
+    monkeypatch.setattr(batches, "mask", slow(mask, 0.01))
     slowed = stages(*made, seed=0)
     assert max(slowed, key=slowed.get) == "masking"

@@ -70,7 +70,7 @@ def test_a_bucket_that_stays_away_ends_the_wait(bucket, monkeypatch, capsys):
     begun = time.monotonic()
     with pytest.raises(StorageError, match=r"no answer for 1 s \(BERTJAX_BUCKET_WAIT\); see whether"):
         objects.get(URL)
-    assert 0.9 < time.monotonic() - begun < 3.0
+    assert 0.9 < time.monotonic() - begun < 10.0
     assert capsys.readouterr().err.count("waits on") == 1
 
 
