@@ -45,8 +45,8 @@ def get_config(time="25m"):
 
 def fit(config, given, time="25m"):
     """Set what is not `given` by the text of `data.source` and this machine; returns what was chosen, and why."""
-    from bertjax.bench.survey import survey
     from bertjax.parallel import machine
+    from bertjax.report.survey import survey
 
     data = unchecked(config).data
     if data.by_rule:

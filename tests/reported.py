@@ -5,12 +5,12 @@ from itertools import islice
 
 import numpy as np
 
-from bertjax.bench.report import report
 from bertjax.config.schema import Config, DataConfig, RunConfig
 from bertjax.corpus import prepare
 from bertjax.data import dataset
 from bertjax.data.loader import train_batches
 from bertjax.data.tokenizer import load as load_tokenizer
+from bertjax.report.prepared import report
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

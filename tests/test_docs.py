@@ -64,7 +64,7 @@ SMALL = {
         "--config.model.vocab_size=300",
         "--config.model.num_layers=1",
     ],
-    "bench": ["--repeats=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
+    "bench train": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
     "score": ["--limit=1"],
@@ -125,7 +125,7 @@ def arguments(command):
 
 def can_run(text):
     """Whether the extra is installed that a command or a file needs, if it needs one."""
-    needs = {"--peer=torch": "transformers", "transformers": "transformers", "=v5e:": "libtpu", "=h100:": "jax_plugins"}
+    needs = {"--vs=hf": "transformers", "transformers": "transformers", "=v5e:": "libtpu", "=h100:": "jax_plugins"}
     return all(importlib.util.find_spec(package) for part, package in needs.items() if part in text)
 
 

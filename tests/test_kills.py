@@ -1,5 +1,6 @@
 """A run that is killed again and again while it saves: `launch/test.sh -m long tests/test_kills.py`, 15 min."""
 
+import contextlib
 import random
 import subprocess
 import tempfile
@@ -48,8 +49,8 @@ def killed_in_a_save(command, environment, checkpoints, step, delay):
     """Run a command until it is killed, `delay` s after the save of `step` or of a later one began; what it said."""
     with tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err)
-        end = time.monotonic() + 240
-        while process.poll() is None and not begun(checkpoints, step) and time.monotonic() < end:
+        start, end = time.time(), time.monotonic() + 240
+        while process.poll() is None and not begun(checkpoints, step, since=start) and time.monotonic() < end:
             time.sleep(0.001)
         time.sleep(delay)
         going_on = process.poll() is None
@@ -61,6 +62,11 @@ def killed_in_a_save(command, environment, checkpoints, step, delay):
         return said
 
 
-def begun(checkpoints, step):
-    names = (path.name.removesuffix(steps.TEMPORARY) for path in checkpoints.glob("*"))
-    return any(name.isdigit() and int(name) >= step for name in names)
+def begun(checkpoints, step, since):
+    """Whether this run has: the one before it, which was killed, may have left the beginning of the same save."""
+    for path in checkpoints.glob("*"):
+        name = path.name.removesuffix(steps.TEMPORARY)
+        with contextlib.suppress(FileNotFoundError):
+            if name.isdigit() and int(name) >= step and path.stat().st_mtime > since:
+                return True
+    return False

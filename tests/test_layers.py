@@ -16,7 +16,7 @@ FLOORS = [
     {"batch", "kernels", "parallel"},
     {"data", "model"},
     {"corpus", "vocabulary", "train", "huggingface"},
-    {"labelled"},
+    {"labelled", "report"},
     {"trained"},
     {"tasks"},
     {"finetuning"},

@@ -23,24 +23,24 @@ ROWS = 32
 LENGTH = 128
 
 
-def bench(path: Path, texts: list[str], *, peer: str, repeats: int) -> dict[str, Any]:
+def bench(path: Path, texts: list[str], *, vs: str, repeats: int) -> dict[str, Any]:
     """Time `texts` given at once (tokenised, and averaged to an embedding each) and 32 rows of 128 tokens, no padding.
 
-    `path` is what `bertjax.load` reads; with `peer` = "torch" a Hugging Face directory, whose torch model takes the
+    `path` is what `bertjax.load` reads; with `vs` = "hf" a Hugging Face directory, whose torch model takes the
     texts as its users give them: 32 at a time in their order, padded to the longest. Returns for "texts" and "rows"
-    `first_seconds` (with compilation), `seconds` of each side (median), `per_second` of bertjax and, with a peer,
+    `first_seconds` (with compilation), `seconds` of each side (median), `per_second` of bertjax and, with `vs`,
     `ratio`, the median of its time over bertjax's, pair by pair. Raises ConfigError where there is nothing to time.
     """
     if not texts:
         raise ConfigError("bertjax bench encode: no texts; give them on standard input, one a line")
-    encode, hidden = torch_peer.encoder(path) if peer else (None, None)
+    encode, hidden = torch_peer.encoder(path) if vs else (None, None)
     loaded = inference.load(path)
     length = min(LENGTH, loaded.config.max_positions)
     tokens_BL = np.random.default_rng(0).integers(0, loaded.config.vocab_size, (ROWS, length))
     on_texts: dict[str, Callable[[], Any]] = {"bertjax": partial(loaded.encode_text, texts)}
     on_rows: dict[str, Callable[[], Any]] = {"bertjax": partial(loaded, tokens_BL, outputs=("hidden",))}
     if encode and hidden:
-        on_texts[peer], on_rows[peer] = partial(encode, texts), partial(hidden, tokens_BL)
+        on_texts[vs], on_rows[vs] = partial(encode, texts), partial(hidden, tokens_BL)
     return {"texts": _timed(on_texts, len(texts), repeats), "rows": _timed(on_rows, ROWS, repeats)}
 
 

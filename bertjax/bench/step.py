@@ -1,132 +1,100 @@
-"""A training step timed on synthetic batches, alone or in turn with the torch model of Hugging Face on the same work.
+"""A training step timed: by itself, or in turn with the torch model of Hugging Face on the same examples.
 
-Each side lives in a process of its own and only one works at a time, A B A B, so that a drift of the machine's speed
-meets both: the figure to quote is the ratio of neighbouring runs.
+The peer gets an example a row, padded to the longest of the batch, as its users give them; where rows hold several
+examples, bertjax has them together.
 """
 
-import multiprocessing
-import signal
-import statistics
-import time
+import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
-from multiprocessing.connection import Connection
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from typing import Any
 
-import numpy as np
-
-from bertjax import batch
-from bertjax.bench import torch_peer
-from bertjax.config.phases import phases
+from bertjax.bench import own_step, torch_peer
+from bertjax.bench.turns import Rows, Side, Work, in_turn, ratio
 from bertjax.config.schema import Config
-from bertjax.errors import OutOfMemory, UserError
+from bertjax.data.dataset import Prepared
+from bertjax.data.loader import train_batches
+from bertjax.data.tokenizer import Tokenizer
+
+_BATCHES = 8  # of real rows: as many lengths as it takes for a fair mean
 
 
-def bench(config: Config, *, peer: str, repeats: int) -> dict[str, Any]:
-    """Time `repeats` training steps, after two that are not counted; with `peer` = "torch" in turn with that model.
+def bench(config: Config, *, vs: str = "", windows: int = 5, rows: Rows | None = None) -> dict[str, Any]:
+    """Time training steps on `rows` (None = full rows of random tokens); with `vs`, one of `torch_peer.NAMES`, in turn
+    with that model, or with each of them. Returns
 
-    Returns for each side `seconds` (median), `fastest`, `slowest` and `tokens_per_second`, and `ratio`, the median of
-    bertjax's speed over the peer's, pair by pair. Raises ConfigError for a config that cannot train here, or whose
-    work the peer cannot do.
+    real_tokens_per_second, slot_tokens_per_second   medians of the windows; slots count padding
+    step_seconds            median, least, greatest, and their spread as a share of the median
+    flops_per_token         of the model, matrix products alone, forward and backward (`bertjax.model.cost`), and
+    flops_per_token_by_xla  XLA's own count of the same step, elementwise work included; None with a teacher
+    mfu                     by the former, of the devices' peak; None where that is not known
+    peak_bytes              of a device by its allocator, or on CPU of the process
+    compile_seconds         cold, and cached: again, from what JAX has kept on disk
+    recompiles              programs compiled after the first steps
+    device, versions
+    peer, peers, ratio      with `vs`: the fastest of the models timed, all of them by name, and how many times as many
+                            real tokens a second bertjax does as the former, median of neighbouring windows
+
+    Raises ConfigError for a config that cannot train here, or whose work the peer cannot do.
     """
-    if peer:
-        torch_peer.check_step(config)
-    sides = {"bertjax": _bertjax_step} | ({peer: _torch_step} if peer else {})
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        connections = {}
-        for name, make in sides.items():
-            connections[name], theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(make, config, theirs), daemon=True)
-            process.start()
-            theirs.close()  # so that a side that fails is seen, and not waited for
-            stack.callback(process.terminate)
-            try:
-                ready = connections[name].recv()  # built and warm, before the other side starts
-            except EOFError:
-                process.join()
-                if process.exitcode != -signal.SIGKILL:
-                    raise
-                fix = "most likely the machine has no memory left: free some, or lower data.batch_size"
-                raise OutOfMemory(f"{name}: its process was killed; {fix}") from None
-            if isinstance(ready, UserError):
-                raise ready
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(repeats):
-            for name, connection in connections.items():
-                connection.send("run")
-                times[name].append(connection.recv())
-    tokens = config.data.batch_size * config.data.seq_len
-    result: dict[str, Any] = {
-        name: {
-            "seconds": statistics.median(seconds),
-            "fastest": min(seconds),
-            "slowest": max(seconds),
-            "tokens_per_second": tokens / statistics.median(seconds),
-        }
-        for name, seconds in times.items()
-    }
-    if peer:
-        pairs = zip(times[peer], times["bertjax"], strict=True)
-        result["ratio"] = statistics.median(theirs / ours for theirs, ours in pairs)
+    names = torch_peer.check_step(config, vs) if vs else ()
+    rows = rows or [own_step.synthetic(config)]
+    with tempfile.TemporaryDirectory(prefix="bertjax-cache-") as cache:
+        own = partial(own_step.work, config, rows, cache=cache, shared=bool(vs))
+        sides: dict[str, Callable[[], Work]] = {"bertjax": own}
+        sides |= {name: partial(torch_peer.work, config, rows, name) for name in names}
+        timed = in_turn(sides, windows=windows)
+    ours = timed.pop("bertjax")
+    result = _told(ours, ours)
+    if timed:
+        fastest = max(timed, key=lambda name: timed[name].median(lambda w: w.tokens / w.seconds))
+        peers = {name: _told(side, ours) for name, side in timed.items()}
+        result |= {"peer": {"name": fastest} | peers[fastest], "peers": peers, "ratio": ratio(ours, timed[fastest])}
     return result
 
 
+def real_rows(config: Config, prepared: Prepared, tokenizer: Tokenizer) -> Rows:
+    """The first batches of the training stream of a run."""
+    with closing(train_batches(config.data, prepared, tokenizer, seed=config.run.seed)) as batches:
+        return list(islice(batches, _BATCHES))
+
+
 def table(result: dict[str, Any]) -> str:
-    """The same for a person: a line for each side, and the ratio."""
+    """The same for a person."""
+    flops, compiled = result["flops_per_token"], result["compile_seconds"]
+    counted = result["flops_per_token_by_xla"]
+    by_xla = f"; {counted / 1e6:,.1f} million by XLA's count" if counted else ""
     lines = [
-        f"{side:<8} " + "  ".join(f"{name} {value:,.3f}" for name, value in numbers.items())
-        for side, numbers in result.items()
-        if side != "ratio"
+        f"{result['device']}; {', '.join(f'{name} {number}' for name, number in result['versions'].items())}",
+        f"{flops / 1e6:,.1f} million FLOPs a real token{by_xla}",
+        f"compiled in {compiled['cold']:.1f} s, from the cache in {compiled['cached']:.1f} s;"
+        f" {result['recompiles']} compiled after the first steps",
+        f"{'':<12}{'s per step':>12}{'spread':>9}{'real tokens/s':>15}{'slots/s':>12}{'MFU':>8}{'peak memory':>14}",
     ]
+    for name, side in {"bertjax": result, **result.get("peers", {})}.items():
+        took, mfu = side["step_seconds"], side["mfu"]
+        lines.append(
+            f"{name:<12}{took['median']:>12.4g}{took['spread']:>9.1%}{side['real_tokens_per_second']:>15,.0f}"
+            f"{side['slot_tokens_per_second']:>12,.0f}{'-' if mfu is None else f'{mfu:.1%}':>8}"
+            f"{side['peak_bytes'] / 1e9:>11,.2f} GB"
+        )
     if "ratio" in result:
-        lines.append(f"bertjax is {result['ratio']:.3f} times as fast, median of the pairs")
+        lines.append(f"bertjax is {result['ratio']:.3f} times as fast as {result['peer']['name']} by real tokens")
     return "\n".join(lines)
 
 
-def _serve(make: Callable[[Config], Callable[[], None]], config: Config, connection: Connection) -> None:
-    try:
-        step = make(config)
-        for _ in range(2):  # the first compiles
-            step()
-    except UserError as error:
-        connection.send(error)
-        return
-    connection.send("ready")
-    while connection.recv():
-        start = time.perf_counter()
-        step()
-        connection.send(time.perf_counter() - start)
-
-
-def _bertjax_step(config: Config) -> Callable[[], None]:
-    import jax
-
-    from bertjax.bench.memory import plan
-    from bertjax.parallel import sharding
-    from bertjax.tasks import fit
-
-    made, (phase,) = plan(config), phases(config)
-    room = fit.Room(made.mesh)
-    with room.told(phase, made.task):
-        train_step = made.engine.step_of(config, made.task)
-        room.ready(phase, made.task, train_step, made.engine.shapes)
-        rows = sharding.put_batch(_rows(config), made.mesh)
-        state = made.engine.fresh(config.run.seed)
-
-    def step() -> None:
-        nonlocal state
-        with room.told(phase, made.task):
-            state, values = train_step(state, rows)
-            jax.block_until_ready((state, values))
-
-    return step
-
-
-def _torch_step(config: Config) -> Callable[[], None]:
-    return torch_peer.training_step(config.model, config.optim, _rows(config))
-
-
-def _rows(config: Config) -> dict[str, np.ndarray]:
-    vocab_size, token_types = config.model.vocab_size, config.model.token_types
-    return batch.synthetic(config.data, vocab_size=vocab_size, token_types=token_types, seed=config.run.seed)
+def _told(side: Side, ours: Side) -> dict[str, Any]:
+    """The figures of a side; FLOPs and peak are those of the work, which are the same for all."""
+    steps = [window.seconds / window.steps for window in side.windows]
+    median = side.median(lambda w: w.seconds / w.steps)
+    rate, flops, peak = side.median(lambda w: w.tokens / w.seconds), ours.facts["flops_per_token"], ours.facts["peak"]
+    spread = (max(steps) - min(steps)) / median
+    return {
+        "real_tokens_per_second": rate,
+        "slot_tokens_per_second": side.median(lambda w: w.slots / w.seconds),
+        "mfu": rate * flops / peak if peak else None,
+        "step_seconds": {"median": median, "least": min(steps), "greatest": max(steps), "spread": spread},
+        **{name: value for name, value in side.facts.items() if name != "peak"},
+    }

@@ -74,9 +74,9 @@ def prepare(config: Config, origin: "Origin", workdir: Path, runner: str, beam_o
 
 
 def data_report(config: Config, workdir: Path | None, phase: int, json: bool, html: Path | None) -> int:
-    from bertjax.bench.report import report
-    from bertjax.bench.report_page import page, text
     from bertjax.config.phases import alone
+    from bertjax.report.page import page, text
+    from bertjax.report.prepared import report
     from bertjax.tasks import inputs
 
     config = alone(config, phase)
@@ -229,11 +229,16 @@ def compile_ahead(config: Config, topology: str, phase: int, search: bool, out: 
     return 0
 
 
-def bench(config: Config, phase: int, peer: str, repeats: int, json: bool) -> int:
-    from bertjax.bench.step import bench, table
+def bench_train(config: Config, workdir: Path | None, phase: int, vs: str, windows: int, json: bool) -> int:
+    from bertjax.bench.step import bench, real_rows, table
     from bertjax.config.phases import alone
+    from bertjax.tasks.inputs import open_data
 
-    result = bench(alone(config, phase), peer=peer, repeats=repeats)
+    config, rows = alone(config, phase), None
+    if workdir is not None:
+        tokenizer, prepared = open_data(config, workdir)
+        rows = real_rows(config, prepared, tokenizer)
+    result = bench(config, vs=vs, windows=windows, rows=rows)
     show(dumps(result) if json else table(result))
     return 0
 
@@ -254,9 +259,9 @@ def bench_data(config: Config, workdir: Path | None, phase: int, seconds: float,
     return 0
 
 
-def bench_encode(words: list[str], peer: str, repeats: int, json: bool) -> int:
+def bench_encode(words: list[str], vs: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 
-    result = bench(user_path(words[0]), lines(), peer=peer, repeats=repeats)
+    result = bench(user_path(words[0]), lines(), vs=vs, repeats=repeats)
     show(dumps(result, indent=None if json else 2))
     return 0

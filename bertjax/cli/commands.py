@@ -34,7 +34,7 @@ class Command:
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run, or gs://BUCKET/PATH", run_directory, required=True)
 _ON_DISK = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
 _JSON = Flag("json", "", "print one JSON object instead of a table")
-_PEER = Flag("peer", "torch", "time the torch model in turn with it; needs the [hf] extra", one_of("torch"), "")
+_VS = "time the torch model of transformers in turn with it; needs the [hf] extra"
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
 _DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", run_directory)
 _PHASE = Flag("phase", "N", "the phase of the run that is meant, from 1; needed where there are several", whole(1), 0)
@@ -242,11 +242,20 @@ COMMANDS = {
             )
         ),
     ),
-    "bench": Command(
-        actions.bench,
-        "time a training step on synthetic batches",
-        "By itself, or in turn with the BERT of Hugging Face's transformers on the same work.",
-        Takes(flags=(_PHASE, _PEER, _REPEATS, _JSON)),
+    "bench train": Command(
+        actions.bench_train,
+        "time a training step",
+        "Speed, MFU, FLOPs, memory and compilation; with --workdir on rows of its data set, else on full rows of\n"
+        "random tokens. --vs=hf: in turn with BERT as people run it, on the same examples, one a row and padded.",
+        Takes(
+            flags=(
+                _DATA,
+                _PHASE,
+                Flag("vs", "hf[:eager|:sdpa|:compile]", _VS, one_of("hf", "hf:eager", "hf:sdpa", "hf:compile"), ""),
+                Flag("windows", "N", "how often each is timed, for a second or a step", whole(1), 5),
+                _JSON,
+            )
+        ),
     ),
     "bench data": Command(
         actions.bench_data,
@@ -260,8 +269,12 @@ COMMANDS = {
         "The texts come from standard input, one a line. Prints JSON: the medians of the runs.",
         Takes(
             "none",
-            flags=(_PEER, _REPEATS, Flag("json", "", "print it on one line")),
-            words=Words("DIR", f"{_MODEL}; with --peer, a Hugging Face directory", 1, 1),
+            flags=(
+                Flag("vs", "hf", _VS, one_of("hf"), ""),
+                _REPEATS,
+                Flag("json", "", "print it on one line"),
+            ),
+            words=Words("DIR", f"{_MODEL}; with --vs, a Hugging Face directory", 1, 1),
         ),
     ),
 }

@@ -31,22 +31,22 @@ def test_texts_and_rows_are_timed(directory, monkeypatch, capsys):
 
 def test_in_turn_with_torch(directory):
     directories.hf()
-    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    result = encode.bench(directory, ["a b", "c"], vs="hf", repeats=1)
     for values in result.values():
-        assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
+        assert values["ratio"] == pytest.approx(values["seconds"]["hf"] / values["seconds"]["bertjax"])
 
 
 def test_both_sides_get_the_same_and_the_ratio_is_of_pairs(directory, monkeypatch):
     """With a peer that only notes what it is given."""
     given = []
     monkeypatch.setattr(encode.torch_peer, "encoder", lambda path: (given.append, given.append))
-    result = encode.bench(directory, ["a b", "c"], peer="torch", repeats=1)
+    result = encode.bench(directory, ["a b", "c"], vs="hf", repeats=1)
     texts, first_texts, rows, first_rows = given  # the first of each is not counted
     assert texts == first_texts == ["a b", "c"] and rows.shape == first_rows.shape == (32, 32)
     for values in result.values():
-        assert values["ratio"] == pytest.approx(values["seconds"]["torch"] / values["seconds"]["bertjax"])
+        assert values["ratio"] == pytest.approx(values["seconds"]["hf"] / values["seconds"]["bertjax"])
 
 
 def test_nothing_to_time_is_refused(directory):
     with pytest.raises(ConfigError, match="no texts; give them on standard input"):
-        encode.bench(directory, [], peer="", repeats=1)
+        encode.bench(directory, [], vs="", repeats=1)

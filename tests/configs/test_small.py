@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.bench import survey
 from bertjax.bench.estimate import flops_a_second, step_bytes, step_flops
-from bertjax.bench.survey import Survey
 from bertjax.cli.overrides import configured
 from bertjax.errors import ConfigError
 from bertjax.model.cost import flops_per_token
 from bertjax.parallel import machine
 from bertjax.parallel.machine import Machine
+from bertjax.report import survey
+from bertjax.report.survey import Survey
 
 RECIPE = str(Path(__file__).parents[2] / "configs" / "small.py")
 MACHINES = {

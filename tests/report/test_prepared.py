@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from reported import PIECES, ROWS, SPECIAL, change, make, prose, rows_of, told
 
-from bertjax.bench.report import report
 from bertjax.config.schema import RunConfig
 from bertjax.data import order
 from bertjax.data.tokenizer import load as load_tokenizer
 from bertjax.errors import DataError
+from bertjax.report.prepared import report
 
 
 def recount(made):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from reported import change, told
 
-from bertjax.bench.report_page import page, text
+from bertjax.report.page import page, text
 
 CONTRACT = {
     *("documents", "sentences", "tokens", "unknown_rate", "duplicate_documents", "skipped", "label_balance"),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sequences import japanese
 
-from bertjax.bench.survey import counted, survey
 from bertjax.config.schema import DataConfig
 from bertjax.corpus import units
 from bertjax.data.tokenizer import load, normalise
 from bertjax.errors import DataError
+from bertjax.report.survey import counted, survey
 from bertjax.vocabulary.unigram import train_sentencepiece
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

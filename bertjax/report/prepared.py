@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.bench import spelled
 from bertjax.config.schema import Config
 from bertjax.data import dataset, masking, order
 from bertjax.data.batches import Batch, train_maker
 from bertjax.data.dataset import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import DataError
+from bertjax.report import spelled
 
 _SKIPPED = {
     "empty_documents": ("documents", "remove them from data.source"),

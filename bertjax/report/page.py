@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.bench.report import percent
+from bertjax.report.prepared import percent
 
 
 def text(values: dict) -> str:

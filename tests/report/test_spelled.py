@@ -3,8 +3,8 @@
 import numpy as np
 from reported import PIECES, change, rows_of, told
 
-from bertjax.bench.spelled import parts
 from bertjax.data.tokenizer import load as load_tokenizer
+from bertjax.report.spelled import parts
 from bertjax.vocabulary.unigram import train_sentencepiece
 
 
