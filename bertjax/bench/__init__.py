@@ -5,6 +5,7 @@ info        what a run costs: parameters, FLOPs, memory, hours
 memory      what training takes of this machine, and the largest batch that fits
 probe       how long a step takes here, in seconds
 step        a training step, by itself or in turn with a peer; `own_step` is its side, `turns` lets sides take turns
+saving      what a save costs a run
 pipeline    the input pipeline on one core
 encode      a trained model on texts and on full rows
 torch_peer  the torch models that `step` and `encode` take turns with

@@ -259,6 +259,15 @@ def bench_data(config: Config, workdir: Path | None, phase: int, seconds: float,
     return 0
 
 
+def bench_checkpoint(config: Config, workdir: Path | None, phase: int, every: int, windows: int, json: bool) -> int:
+    from bertjax.bench.saving import bench, table
+    from bertjax.config.phases import alone
+
+    result = bench(alone(config, phase), directory=workdir, every=every, windows=windows)
+    show(dumps(result) if json else table(result))
+    return 0
+
+
 def bench_encode(words: list[str], vs: str, repeats: int, json: bool) -> int:
     from bertjax.bench.encode import bench
 

@@ -36,6 +36,7 @@ _ON_DISK = Flag("workdir", "DIR", "the directory of the run", directory, require
 _JSON = Flag("json", "", "print one JSON object instead of a table")
 _VS = "time the torch model of transformers in turn with it; needs the [hf] extra"
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
+_WINDOWS = Flag("windows", "N", "how often each is timed", whole(1), 5)
 _DATA = Flag("workdir", "DIR", "the directory of the run whose data set it is", run_directory)
 _PHASE = Flag("phase", "N", "the phase of the run that is meant, from 1; needed where there are several", whole(1), 0)
 _MADE = "Without --workdir and data.prepared, the data set is made from data.source and thrown away afterwards."
@@ -252,7 +253,7 @@ COMMANDS = {
                 _DATA,
                 _PHASE,
                 Flag("vs", "hf[:eager|:sdpa|:compile]", _VS, one_of("hf", "hf:eager", "hf:sdpa", "hf:compile"), ""),
-                Flag("windows", "N", "how often each is timed, for a second or a step", whole(1), 5),
+                _WINDOWS,
                 _JSON,
             )
         ),
@@ -262,6 +263,20 @@ COMMANDS = {
         "time the input pipeline on one core",
         "Real tokens a second, packing density and what binds.\n" + _MADE,
         Takes(flags=(_DATA, _PHASE, Flag("seconds", "N", "how long it is timed", seconds, 10.0), _JSON)),
+    ),
+    "bench checkpoint": Command(
+        actions.bench_checkpoint,
+        "time a save while training goes on",
+        "What a checkpoint costs a run on this disk: stretches of steps with a save and without one take turns.",
+        Takes(
+            flags=(
+                Flag("workdir", "DIR", "where to save, for a moment; default: the system's temporary files", directory),
+                _PHASE,
+                Flag("every", "N", "steps from one save to the next", whole(1), 100),
+                _WINDOWS,
+                _JSON,
+            )
+        ),
     ),
     "bench encode": Command(
         actions.bench_encode,

@@ -18,7 +18,7 @@ FIGURES = {"real_tokens_per_second", "slot_tokens_per_second", "mfu", "step_seco
 
 
 def test_a_step_is_timed_by_the_command(capsys, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device: compiles sooner
     sizes = "vocab_size=400 num_layers=1 hidden_size=32 embedding_size=32 num_heads=2 ffn_size=32 max_positions=32"
     flags = [f"--config.model.{size}" for size in sizes.split()]
     flags += [f"--config.data.{x}" for x in ("seq_len=32", "batch_size=8", "max_predictions=5")]
