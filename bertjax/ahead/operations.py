@@ -6,6 +6,7 @@ from functools import cached_property
 
 from bertjax.ahead.hlo import Instruction, Program
 from bertjax.ahead.traffic import KINDS as EXCHANGES
+from bertjax.model.heads import HEADS
 
 KINDS = {
     "attention kernels": "flash attention of a library or of our own, forward and backward",
@@ -21,6 +22,14 @@ KINDS = {
     "other": "of no known kind, or not in the program",
 }
 """Kinds of operations and what is in each; an operation is of the first that it fits."""
+
+PARTS = {
+    **{name: name for name in ("encoder", "embeddings", "attention", "ffn", *HEADS)},
+    "Attention": "attention",  # as a function, where layers share it or a scan stacks it
+    "FeedForward": "ffn",
+}
+"""Name of a module in the source of an operation -> the part of the model; what is in no smaller one is `encoder`: the
+layers that its scans take and put back."""
 
 _KERNELS = ("tpu_custom_call", "fmha", "triton")
 _PRODUCTS = re.compile(r"gemm|matmul|cublas|\$conv")
@@ -42,10 +51,11 @@ _NOISE = re.compile(
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of a step that an operation takes, executed `times` times; `kind` and `place` as of `Operation`."""
+    """Seconds of a step that an operation takes, executed `times` times; `kind`, `part`, `place` as of `Operation`."""
 
     name: str
     kind: str
+    part: str
     place: str
     times: float
     seconds: float
@@ -56,6 +66,7 @@ class Operation:
     """One operation of the device: an instruction, with what is fused into it."""
 
     program: Program
+    computation: str
     instruction: Instruction
 
     @cached_property
@@ -80,13 +91,39 @@ class Operation:
         }
         return next((name for name, does in fits.items() if does), "elementwise")
 
-    @cached_property
+    @property
     def place(self) -> str:
-        """What it is from: its direction and place in the model, by itself or by the last thing fused into it that the
-        compiler tells of; "other" where it does not tell.
+        """What it is from: its direction and place in the model; "other" where the compiler does not tell."""
+        return label(self._told)
+
+    @property
+    def part(self) -> str:
+        """The part of a step that it is from, the innermost of PARTS; else `loss`, `exchanges` of the gradients,
+        `optimizer`, or `other`: not told.
         """
-        told = [part for part in (self.instruction, *reversed(self._parts)) if part.op_name]
-        return label(told[0]) if told else "other"
+        path = self._told.op_name.split("/")
+        if not any("jvp(" in name for name in path):
+            of_update = "exchanges" if self.kind == "exchanges" else "optimizer"  # the gradients, added up
+            return of_update if self.place.startswith("update") else "other"
+        return next((PARTS[name] for name in reversed(path) if name in PARTS), "loss")
+
+    @cached_property
+    def _told(self) -> Instruction:
+        """Where the compiler tells what it is from: the last product fused into it, itself, the last thing fused into
+        it, else the first that takes it, as a loop does a copy.
+        """
+        products = [part for part in self._parts if _is_product(part)]
+        for part in (*reversed(products), self.instruction, *reversed(self._parts)):
+            if part.op_name:
+                return part
+        taken = [self.instruction]
+        for one in taken:  # which grows
+            for user in self.program.computations[self.computation]:
+                if one.name in user.operands and user.op_name:
+                    return user
+                if one.name in user.operands and user not in taken:
+                    taken.append(user)
+        return self.instruction
 
     @cached_property
     def _parts(self) -> list[Instruction]:

@@ -79,14 +79,15 @@ class Timing:
         """The same, operation by operation; what of an exchange nothing covers is one by itself."""
         kernels = sum(times for _, instruction, times in self.program.executed() if is_kernel(instruction))
         for computation, instruction, times in self.program.executed():
-            one = Operation(self.program, instruction)
+            one = Operation(self.program, computation, instruction)
             seconds = times * self.own(computation, instruction)
             seconds += times / kernels * self._kernel_seconds if is_kernel(instruction) else 0.0
             if seconds:
-                yield Spent(instruction.name, one.kind, one.place, times, seconds)
+                yield Spent(instruction.name, one.kind, one.part, one.place, times, seconds)
         for sent in self.collectives:
-            place = Operation(self.program, sent.instruction).place
-            yield Spent(sent.instruction.name, "exchanges", place, sent.times, sent.times * self.exposed(sent))
+            seconds = sent.times * self.exposed(sent)
+            one = Operation(self.program, sent.computation, sent.instruction)
+            yield Spent(sent.instruction.name, "exchanges", one.part, one.place, sent.times, seconds)
 
     @cached_property
     def collectives(self) -> list[Collective]:

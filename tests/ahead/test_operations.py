@@ -29,12 +29,12 @@ def fused(*lines, op_name=""):
     shown = "\n".join(f"  %p{k} = {'' if '[' in line else 'f32[8,128]{1,0} '}{line}" for k, line in enumerate(lines))
     metadata = f', metadata={{op_name="{op_name}"}}' if op_name else ""
     program = hlo.parse(FUSED.format(lines=shown, metadata=metadata))
-    return Operation(program, program.named["main"]["f"])
+    return Operation(program, "main", program.named["main"]["f"])
 
 
 def single(line):
     program = hlo.parse(f"ENTRY %main (y: f32[8]) -> f32[8] {{\n  %x = {line}\n}}")
-    return Operation(program, program.named["main"]["x"])
+    return Operation(program, "main", program.named["main"]["x"])
 
 
 UPDATE = "jit(train_step)/cond/branch_1_fun/add"
@@ -73,10 +73,10 @@ def test_kinds(operation, expected):
 
 def test_a_loop_and_what_is_in_it():
     program = hlo.parse(LOOP)
-    kinds = {i.name: Operation(program, i).kind for _, i, _ in program.executed()}
+    kinds = {i.name: Operation(program, name, i).kind for name, i, _ in program.executed()}
     assert (kinds["w"], kinds["m"], kinds["r"]) == ("loops", "elementwise", "exchanges")
     program = hlo.parse(SPLIT)
-    kinds = {i.name: Operation(program, i).kind for _, i, _ in program.executed()}
+    kinds = {i.name: Operation(program, name, i).kind for name, i, _ in program.executed()}
     assert kinds["product"] == "matrix products" and kinds["start"] == kinds["done"] == kinds["gathered"] == "exchanges"
     assert kinds["slice"] == kinds["update"] == "copies and slices"
 
@@ -97,9 +97,48 @@ def test_operations_are_named_after_the_model(op_name, expected):
     assert label(program.named["main"]["x"]) == expected
 
 
+def named(opcode, name):
+    return f'{opcode}(%a, %a), metadata={{op_name="jit(train_step)/jvp(Network)/encoder/{name}"}}'
+
+
 def test_a_fusion_is_named_after_the_last_part_that_is_told():
-    named = 'multiply(%a, %a), metadata={{op_name="jit(train_step)/jvp(Network)/encoder/{}"}}'
-    found = fused(named.format("first"), named.format("second"), "add(%p0, %p1)")
+    found = fused(named("multiply", "first"), named("multiply", "second"), "add(%p0, %p1)")
     assert found.place == "forward encoder second"
-    assert fused(named.format("first"), op_name=UPDATE).place == "update add"
+    assert fused(named("multiply", "first"), op_name=UPDATE).place == "update add"
     assert fused("add(%a, %a)").place == "other"
+
+
+def test_a_product_counts_more_than_what_is_fused_with_it():
+    found = fused(named("dot", "product"), named("select", "mask"), op_name="jit(train_step)/jvp(Network)/encoder/mask")
+    assert found.place == "forward encoder product"
+
+
+def test_what_is_not_told_is_named_after_what_takes_it():
+    """Also where a tuple is between them."""
+    program = hlo.parse(
+        LOOP.replace("%zero = s32[]", "%copy.1 = f32[8,128]{1,0} copy(%p)\n  %zero = s32[]").replace(
+            "tuple(%zero, %p)", "tuple(%zero, %copy.1)"
+        )
+    )
+    assert program.named["main"]["copy.1"].op_name == ""
+    found = Operation(program, "main", program.named["main"]["copy.1"])
+    assert found.place == label(program.named["main"]["w"]) and found.kind == "copies and slices"
+
+
+@pytest.mark.parametrize(
+    ("op_name", "opcode", "expected"),
+    [
+        ("jit(train_step)/jvp(Network)/encoder/while/body/groups/layers/Attention/norm/mul", "multiply", "attention"),
+        ("jit(train_step)/transpose(jvp(Network))/encoder/first/ffn/BLH,HF->BLF/dot_general", "dot", "ffn"),
+        ("jit(train_step)/jvp(Network)/encoder/embeddings/gather", "gather", "embeddings"),
+        ("jit(train_step)/transpose(jvp(Network))/encoder/while/body/dynamic_slice", "dynamic-slice", "encoder"),
+        ("jit(train_step)/jvp(Network)/mlm_head/add", "add", "mlm_head"),
+        ("jit(train_step)/jvp()/reduce_sum", "reduce", "loss"),
+        (UPDATE, "add", "optimizer"),
+        ("jit(train_step)/psum", "all-reduce", "exchanges"),
+        ("jit(train_step)/jvp(Network)/encoder/while/body/groups/layers/ffn/gather", "all-gather", "ffn"),
+        ("", "add", "other"),
+    ],
+)
+def test_parts_of_a_step(op_name, opcode, expected):
+    assert single(f'f32[8] {opcode}(%y, %y), metadata={{op_name="{op_name}"}}').part == expected
