@@ -55,6 +55,12 @@ def test_the_inner_of_operations_that_lie_in_each_other_is_at_work():
     assert found.covered == found.busy == pytest.approx(100e-6) and found.devices == 1
 
 
+def test_of_two_that_begin_together_the_shorter_one_is_the_inner_one():
+    for events in ([op(0, 30, "dot"), op(0, 100, "while")], [op(0, 100, "while"), op(0, 30, "dot")]):
+        found = trace.read(data({"/host:CPU": {"a": events}}), "jit_step")
+        assert micro(found.seconds) == {"while": 70, "dot": 30}
+
+
 def test_a_moment_is_divided_among_the_lines_at_work():
     lines = {"a": [op(0, 60, "x")], "b": [op(40, 80, "y")], "c": [op(200, 210, "x")]}
     found = trace.read(data({"/host:CPU": lines}), "jit_step")

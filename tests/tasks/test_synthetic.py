@@ -8,6 +8,7 @@ from small import one_device_mesh
 
 from bertjax.errors import OutOfMemory
 from bertjax.parallel import memory
+from bertjax.tasks import fit
 from bertjax.tasks.synthetic import SyntheticStep
 from bertjax.train.session import Engine
 
@@ -28,6 +29,7 @@ def test_it_goes_on_from_its_own_state_and_is_compiled_once(made):
     assert [int(state.step) for state in states] == [0, 1, 2] and engine.step.compiles() == 1
     one, other = (jax.tree.leaves(state.params) for state in states[1:])  # the rate of the first step is 0
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert engine.step.compile(engine.shapes, fit.shapes(CONFIG, CONFIG.data.batch_size)) is step.program
     assert step.program.as_text().startswith("HloModule jit_train_step,")
 
 
