@@ -15,12 +15,13 @@ from bertjax import storage
 from bertjax.ahead import compile as ahead
 from bertjax.ahead import hlo
 from bertjax.ahead.operations import Operation, Spent
+from bertjax.bench.made import MadeStep
 from bertjax.bench.memory import plan
+from bertjax.bench.own_step import synthetic
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError, OutOfMemory
 from bertjax.profiling import trace
-from bertjax.tasks.synthetic import SyntheticStep
 
 OPERATIONS = 25
 """Most operations of a report."""
@@ -47,7 +48,7 @@ def measured(config: Config, directory: Path, *, steps: int) -> dict[str, Any]:
         raise ConfigError(f"task.kind = {config.task.kind}: what is profiled is pretraining; name a recipe of that")
     storage.make(directory)
     made = plan(config)
-    step = SyntheticStep(config, made.task, made.engine, made.mesh)
+    step = MadeStep(made, [synthetic(config)])
     step()  # the first touches its memory
     untraced = _seconds(step, steps)
     say(f"tracing steps of {untraced:.3g} s: {steps:,} ...")
@@ -93,7 +94,7 @@ def estimated(config: Config, machine: str) -> dict[str, Any]:
     }
 
 
-def _seconds(step: SyntheticStep, count: int) -> float:
+def _seconds(step: MadeStep, count: int) -> float:
     """Of one of so many steps."""
     start = time.perf_counter()
     for _ in range(count):

@@ -4,7 +4,6 @@ inputs      the tokenizer and the data set of a run: made where they are missing
 pretrain    masked words and pairs of segments, from random weights or a trained model
 terms       their losses
 fit         whether a run fits into memory, and what would
-synthetic   a training step on rows of random tokens, for what looks at a step alone
 distill     a teacher beside them: it wraps the forward function and adds terms
 teacher     the model that is learnt from: opened, checked, put on the devices
 evaluate    losses and accuracies on held-out text
