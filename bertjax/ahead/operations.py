@@ -9,17 +9,17 @@ from bertjax.ahead.traffic import KINDS as EXCHANGES
 from bertjax.model.heads import HEADS
 
 KINDS = {
-    "attention kernels": "flash attention of a library or of our own, forward and backward",
-    "matrix products": "with all that is fused with them, but for those of the optimizer",
-    "exchanges": "between chips, with the waiting for others",
-    "optimizer": "everything behind the gradients: their norm, the update, its moments",
-    "look-ups": "rows of a table and the gradients that go back into them",
+    "attention kernels": "flash attention of a library or of bertjax",
+    "matrix products": "and all that is fused with them",
+    "exchanges": "between devices, with the waiting for the others",
+    "optimizer": "everything behind the gradients, its products too",
+    "look-ups": "rows of a table, and gradients that go back into them",
     "random bits": "what dropout drops, and what is fused with it",
-    "reductions": "sums and maxima of softmax, norms, losses and gradients of biases, with what is fused with them",
-    "copies and slices": "nothing is computed: other layouts, the layers that a scan takes and puts back, zeros",
+    "reductions": "of softmax, norms, losses and biases, and what is fused with them",
+    "loops": "and branches, without what is in them",
+    "other": "of no known kind",
+    "copies and slices": "nothing is computed: layouts, stacks of layers, zeros",
     "elementwise": "all other arithmetic",
-    "loops": "their own time and that of branches, without what is in them",
-    "other": "of no known kind, or not in the program",
 }
 """Kinds of operations and what is in each; an operation is of the first that it fits."""
 

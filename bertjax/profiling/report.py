@@ -39,7 +39,7 @@ def measured(config: Config, directory: Path, *, steps: int) -> dict[str, Any]:
                                 step, the longest first; the shares of each add up to `covered`
     operations                  the longest by themselves: name, kind, part, place (in the model), seconds, share, times
     others                      seconds and share of those that are not listed, and how many (`count`) they are
-    assumptions                 ()
+    assumptions                 []
 
     Of several devices it is the mean. Raises ConfigError for a config that cannot train here, OutOfMemory for one that
     does not fit, StorageError where the directory cannot be written.

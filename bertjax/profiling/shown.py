@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from bertjax.ahead.operations import KINDS
+
 
 def text(report: dict[str, Any]) -> str:
     """For a person: how long a step took and by whom that is known; the time by kind, by part, and by operation."""
@@ -18,10 +20,9 @@ def text(report: dict[str, Any]) -> str:
         lines += ["of several devices, the mean"] * (report["devices"] > 1)
     for name in ("kinds", "parts"):
         lines += ["", f"{'by ' + name.removesuffix('s'):<24}{'ms a step':>12}{'share':>9}{'executed':>10}"]
-        lines += [
-            f"  {what:<22}{1000 * sums['seconds']:>12,.2f}{sums['share']:>9.1%}{sums['times']:>10,.0f}"
-            for what, sums in report[name].items()
-        ]
+        for what, sums in report[name].items():
+            row = f"  {what:<22}{1000 * sums['seconds']:>12,.2f}{sums['share']:>9.1%}{sums['times']:>10,.0f}"
+            lines.append(f"{row}  {KINDS[what]}" if name == "kinds" else row)
         if report["steps"]:
             rest = 1.0 - report["covered"]
             lines.append(f"  {'no operation at work':<22}{1000 * rest * seconds:>12,.2f}{rest:>9.1%}")
