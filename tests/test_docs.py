@@ -64,6 +64,12 @@ SMALL = {
         "--config.model.vocab_size=300",
         "--config.model.num_layers=1",
     ],
+    "profile": [
+        "--steps=1",
+        "--config.data.batch_size=4",
+        "--config.model.num_layers=1",
+        "--config.model.vocab_size=300",
+    ],
     "bench train": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],

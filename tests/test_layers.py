@@ -21,6 +21,7 @@ FLOORS = [
     {"tasks"},
     {"finetuning"},
     {"ahead", "bench"},
+    {"profiling"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,10 +2,12 @@
 
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from bertjax.ahead import hlo
 from bertjax.ahead.roofline import Timing
@@ -23,8 +25,66 @@ _OPERATIONS = 20
 """Most operations of a report."""
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """The training step of a config for a machine that is not here."""
+
+    config: Config
+    topology: topology.Topology
+    mesh: Mesh
+    shapes: Any
+    """Of the state."""
+    program: jax.stages.Compiled | None
+    """None = the compiler refused it for its memory."""
+    refused: str
+    """Why; "" = it did not."""
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        """Of a step, rows taken to be full."""
+        return self.config.data.batch_size * self.config.data.seq_len
+
+    @cached_property
+    def flops(self) -> dict[str, float]:
+        """Of a token, by part and in total, as `flops_per_token` counts them."""
+        data = self.config.data
+        return flops_per_token(self.config.model, data.seq_len, predicted=predicted_share(data))
+
+    @cached_property
+    def timing(self) -> Timing:
+        """How long its program takes, by estimate; there must be one."""
+        assert self.program is not None
+        return Timing(
+            program=hlo.parse(self.program.as_text() or ""),
+            topology=self.topology,
+            devices=list(self.mesh.devices.flat),
+            peak=1e12 * peak_tflops(self.topology.chip.kind, self.config.run.peak_tflops),
+            kernel_flops=self.flops["attention"] * self.tokens / self.mesh.size,
+        )
+
+
+def compiled(config: Config, machine: str) -> Compiled:
+    """Compile the step of `config` for the machine of this name (`bertjax.parallel.topology`).
+
+    Raises ConfigError for a config that cannot train there or a machine that is not known.
+    """
+    if config.teacher.path or config.task.kind:
+        what = f"teacher.path = {config.teacher.path}" if config.teacher.path else f"task.kind = {config.task.kind}"
+        raise ConfigError(f"{what}: what is compiled for other machines is pretraining alone; leave it out")
+    jax.config.update("jax_platforms", "cpu")  # the device of this machine, if there is one, is left alone
+    found = topology.find(machine)
+    mesh = sharding.make_mesh(config.mesh, list(found.devices), found.slice_of)
+    sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
+    attention.check(config.model, config.compute, config.data.row_lengths, found.chip.platform)
+    engine = Engine(config, pretraining(config, batches=lambda row: iter(())), mesh)
+    start = time.monotonic()
+    program, refused = _compiled(engine, config)
+    return Compiled(config, found, mesh, engine.shapes, program, refused, time.monotonic() - start)
+
+
 def report(config: Config, machine: str) -> dict[str, Any]:
-    """Compile the step of `config` for the machine of this name (`bertjax.parallel.topology`); returns
+    """Compile the step of `config` for the machine of this name; returns
 
     topology, chips, mesh, rows_per_chip (of a microbatch), accumulate, remat, tokens_per_step (rows taken to be full)
     fits            whether `bytes_per_chip`'s total is within its capacity
@@ -37,45 +97,27 @@ def report(config: Config, machine: str) -> dict[str, Any]:
     estimated       step_seconds, mfu, by, assumptions, operations (name -> seconds), exchange_seconds and
                     exposed_seconds of it; None where it does not fit
 
-    Raises ConfigError for a config that cannot train there or a machine that is not known.
+    Raises ConfigError as `compiled` does.
     """
-    if config.teacher.path or config.task.kind:
-        what = f"teacher.path = {config.teacher.path}" if config.teacher.path else f"task.kind = {config.task.kind}"
-        raise ConfigError(f"{what}: what is compiled for other machines is pretraining alone; leave it out")
-    jax.config.update("jax_platforms", "cpu")  # the device of this machine, if there is one, is left alone
-    found = topology.find(machine)
-    mesh = sharding.make_mesh(config.mesh, list(found.devices), found.slice_of)
-    rows = config.data.batch_size // config.optim.accumulate
-    sharding.check(config.model, rows, mesh)
-    attention.check(config.model, config.compute, config.data.row_lengths, found.chip.platform)
-    engine = Engine(config, pretraining(config, batches=lambda row: iter(())), mesh)
-    start = time.monotonic()
-    compiled, refused = _compiled(engine, config)
-    flops = flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))
-    tokens = config.data.batch_size * config.data.seq_len
+    found = compiled(config, machine)
+    mesh, memory_there = found.mesh, found.topology.chip.memory
     values: dict[str, Any] = {
         "topology": machine,
         "chips": mesh.size,
         "mesh": dict(mesh.shape),
-        "rows_per_chip": rows // sharding.row_ways(mesh),
+        "rows_per_chip": config.data.batch_size // config.optim.accumulate // sharding.row_ways(mesh),
         "accumulate": config.optim.accumulate,
         "remat": config.compute.remat,
-        "tokens_per_step": tokens,
-        "compile_seconds": time.monotonic() - start,
-        "flops_per_step": flops["total"] * tokens,
-        "bytes_per_chip": _bytes(compiled, refused, engine.shapes, found.chip.memory),
+        "tokens_per_step": found.tokens,
+        "compile_seconds": found.seconds,
+        "flops_per_step": found.flops["total"] * found.tokens,
+        "bytes_per_chip": _bytes(found.program, found.refused, found.shapes, memory_there),
     }
     total = values["bytes_per_chip"]["total"]
-    values["fits"] = total is not None and total <= found.chip.memory
-    if compiled is None:
-        return values | {"collectives": {}, "estimated": None, "refused": refused}
-    timing = Timing(
-        program=hlo.parse(compiled.as_text()),
-        topology=found,
-        devices=list(mesh.devices.flat),
-        peak=1e12 * peak_tflops(found.chip.kind, config.run.peak_tflops),
-        kernel_flops=flops["attention"] * tokens / mesh.size,
-    )
+    values["fits"] = total is not None and total <= memory_there
+    if found.program is None:
+        return values | {"collectives": {}, "estimated": None, "refused": found.refused}
+    timing = found.timing
     return values | {"collectives": by_kind(timing.collectives), "estimated": _estimated(timing, values)}
 
 

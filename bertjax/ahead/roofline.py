@@ -5,13 +5,14 @@ as its bytes need from memory or its products at a rate that has been measured, 
 and what chips send to each other are counted in both. Nothing of it is a measurement.
 """
 
-import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bertjax.ahead.hlo import Instruction, Program
+from bertjax.ahead.operations import Operation, Spent, is_exchange, is_kernel, label
 from bertjax.ahead.traffic import Collective, collectives, memory_bytes, product_flops
 from bertjax.parallel.topology import Topology
 
@@ -21,11 +22,6 @@ KERNEL_PRODUCTS = 7 / 6
 """Products of a flash kernel, which computes its scores again going backward, over those that are counted."""
 LATENCY = 5e-6
 """Seconds that an exchange between chips takes beside its bytes."""
-
-_KERNELS = ("tpu_custom_call", "fmha", "triton")
-_NOISE = re.compile(
-    r"^(jit\(.*\)|while|body|cond|closed_call|eval_jaxpr|groups|layers|checkpoint|rematted_computation|shard_map|vmap.*)$"
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Timing:
         found: defaultdict[str, float] = defaultdict(float)
         kernels = False
         for computation, instruction, times in self.program.executed():
-            kernels = kernels or _is_kernel(instruction)
+            kernels = kernels or is_kernel(instruction)
             seconds = times * self.own(computation, instruction)
             if seconds:
                 found[label(instruction)] += seconds
@@ -79,6 +75,20 @@ class Timing:
             exposed=exposed,
         )
 
+    def each(self) -> Iterator[Spent]:
+        """The same, operation by operation; what of an exchange nothing covers is one by itself."""
+        kernels = sum(times for _, instruction, times in self.program.executed() if is_kernel(instruction))
+        for computation, instruction, times in self.program.executed():
+            one = Operation(self.program, computation, instruction)
+            seconds = times * self.own(computation, instruction)
+            seconds += times / kernels * self._kernel_seconds if is_kernel(instruction) else 0.0
+            if seconds:
+                yield Spent(instruction.name, one.kind, one.part, one.place, times, seconds)
+        for sent in self.collectives:
+            seconds = sent.times * self.exposed(sent)
+            one = Operation(self.program, sent.computation, sent.instruction)
+            yield Spent(sent.instruction.name, "exchanges", one.part, one.place, sent.times, seconds)
+
     @cached_property
     def collectives(self) -> list[Collective]:
         """What the chips exchange."""
@@ -91,7 +101,7 @@ class Timing:
         chip = self.topology.chip
         if self._counts_cycles:
             return (instruction.cycles or 0) / chip.clock
-        if _is_kernel(instruction) or _is_exchange(instruction):
+        if is_kernel(instruction) or is_exchange(instruction):
             return 0.0
         products = product_flops(self.program, computation, instruction) / (self.peak * chip.matrix_share)
         return max(products, memory_bytes(self.program, computation, instruction) / chip.memory_speed)
@@ -159,23 +169,3 @@ class Timing:
         unknown = self.program.unknown_loops()
         told += [f"{unknown} loops do not tell their length, and count once"] if unknown else []
         return (*told, "no time for starting operations, for input, or for waiting for the slowest chip")
-
-
-def label(instruction: Instruction) -> str:
-    """What an operation is from, its direction and place in the model; "other" where the compiler does not tell."""
-    path = instruction.op_name.split("/")
-    direction = "backward" if any(part.startswith("transpose(") for part in path) else "forward"
-    if not any("jvp(" in part for part in path):
-        direction = "update" if path[0] == "jit(train_step)" else ""
-    parts = [part for part in path if not _NOISE.match(part) and "jvp(" not in part]
-    shown = " ".join([direction, *parts[-3:]]).strip()
-    return shown or "other"
-
-
-def _is_kernel(instruction: Instruction) -> bool:
-    target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-    return target is not None and any(name in target[1] for name in _KERNELS)
-
-
-def _is_exchange(instruction: Instruction) -> bool:
-    return any(instruction.opcode.startswith(kind) for kind in ("all-", "reduce-scatter", "collective-"))

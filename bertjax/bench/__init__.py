@@ -3,6 +3,7 @@
 estimate    how long a run takes on a machine, and how much memory, by counting
 info        what a run costs: parameters, FLOPs, memory, hours
 memory      what training takes of this machine, and the largest batch that fits
+made        a training step that can be called by itself
 probe       how long a step takes here, in seconds
 step        a training step, by itself or in turn with a peer; `own_step` is its side, `turns` lets sides take turns
 saving      what a save costs a run

@@ -229,6 +229,28 @@ def compile_ahead(config: Config, topology: str, phase: int, search: bool, out: 
     return 0
 
 
+def profile(config: Config, topology: str, phase: int, steps: int, out: Path | None, json: bool) -> int:
+    from bertjax import storage
+    from bertjax.config.phases import alone
+    from bertjax.profiling import report, shown
+
+    config = alone(config, phase)
+    if topology:
+        if steps:
+            raise ConfigError(f"--steps={steps}: nothing is run with --topology={topology}; leave one of them out")
+        values = report.estimated(config, topology)
+    else:
+        out = out or Path("profile")
+        values = report.measured(config, out, steps=steps or 3)
+        say(f"{out}: the trace; XProf, TensorBoard and ui.perfetto.dev show it")
+    show(dumps(values) if json else shown.text(values))
+    if out:
+        picture = storage.make(out) / "operations.png"
+        shown.plot(values, picture)
+        say(f"{picture}: the table as a picture")
+    return 0
+
+
 def bench_train(config: Config, workdir: Path | None, phase: int, vs: str, windows: int, json: bool) -> int:
     from bertjax.bench.step import bench, real_rows, table
     from bertjax.config.phases import alone

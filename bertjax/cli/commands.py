@@ -243,6 +243,21 @@ COMMANDS = {
             )
         ),
     ),
+    "profile": Command(
+        actions.profile,
+        "where the time of a training step goes, by kind, part of the model and operation",
+        "Traces steps on synthetic batches. With --topology nothing is run, and times are the estimates of `bertjax\n"
+        "compile`.",
+        Takes(
+            flags=(
+                Flag("topology", "v5e:2x4|...", "estimate it for this machine instead, docs/compile.md", default=""),
+                _PHASE,
+                Flag("steps", "N", "how many steps are traced; 3, if it is not given", whole(1), 0),
+                Flag("out", "DIR", "where trace and picture go; profile, if it is not given", directory),
+                _JSON,
+            )
+        ),
+    ),
     "bench train": Command(
         actions.bench_train,
         "time a training step",

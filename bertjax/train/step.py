@@ -152,12 +152,13 @@ class JittedStep:
             return program(state, *self._given, batch)
 
     def compile(self, state: Any, batch: Any) -> jax.stages.Compiled:
-        """Compile for the shapes of `state` and `batch`, for which `jax.ShapeDtypeStruct`s are enough, and keep the
-        program for the calls with a batch of these shapes.
+        """Compile for the shapes of `state` and `batch`, for which `jax.ShapeDtypeStruct`s are enough, once, and keep
+        the program for the calls with a batch of these shapes.
         """
-        program = self.lower(state, batch).compile()
-        self._compiled.programs[_shapes(batch)] = program
-        return program
+        programs, shapes = self._compiled.programs, _shapes(batch)
+        if shapes not in programs:
+            programs[shapes] = self.lower(state, batch).compile()
+        return programs[shapes]
 
     def lower(self, state: Any, batch: Any) -> Any:
         """The lowered computation, as of `jax.jit`."""

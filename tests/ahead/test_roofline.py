@@ -6,7 +6,7 @@ import pytest
 from programs import LOOP, SPLIT
 
 from bertjax.ahead import hlo
-from bertjax.ahead.roofline import KERNEL_PRODUCTS, KERNEL_SHARE, LATENCY, Timing, label
+from bertjax.ahead.roofline import KERNEL_PRODUCTS, KERNEL_SHARE, LATENCY, Timing
 from bertjax.parallel.topology import CHIPS, Topology
 
 
@@ -79,16 +79,17 @@ def test_loops_of_unknown_length_are_told():
     assert any(line.startswith("1 loops do not tell") for line in silent.assumptions)
 
 
-@pytest.mark.parametrize(
-    ("op_name", "expected"),
-    [
-        ("jit(train_step)/jvp(Network)/encoder/while/body/layers/FFN/dot_general", "forward encoder FFN dot_general"),
-        ("jit(train_step)/transpose(jvp(Network))/mlm_head/reduce_sum", "backward mlm_head reduce_sum"),
-        ("jit(train_step)/add", "update add"),
-        ("", "other"),
-    ],
-)
-def test_operations_are_named_after_the_model(op_name, expected):
-    line = f'  %x = f32[] add(%y, %y), metadata={{op_name="{op_name}"}}' if op_name else "  %x = f32[] add(%y, %y)"
-    program = hlo.parse(f"ENTRY %main (y: f32[]) -> f32[] {{\n{line}\n}}")
-    assert label(program.named["main"]["x"]) == expected
+@pytest.mark.parametrize(("text", "chip", "shape"), [(LOOP, "v5e", (2, 4)), (SPLIT, "h100", (2, 8))])
+def test_each_operation_has_its_part_of_the_whole(text, chip, shape):
+    text = text.replace("all-gather(%y), ", 'custom-call(%y), custom_call_target="__cudnn$fmha", ')
+    run = timing(text, chip, shape, kernel_flops=1e9)
+    each = list(run.each())
+    assert sum(one.seconds for one in each) == pytest.approx(run.estimate().seconds)
+    sent = sum(one.seconds for one in each if one.kind == "exchanges")
+    assert sent == pytest.approx(run.estimate().exposed) and sent > 0
+    if text.startswith("HloModule jit_f"):
+        (product,) = [one for one in each if one.name == "m"]
+        assert (product.kind, product.place, product.times) == ("elementwise", "mul", 12)
+    else:
+        (kernel,) = [one for one in each if one.kind == "attention kernels"]
+        assert kernel.seconds == pytest.approx(KERNEL_PRODUCTS * 1e9 / (KERNEL_SHARE * 1e15))

@@ -7,6 +7,7 @@ import os
 import re
 
 import directories
+import light
 import pytest
 
 from bertjax.cli import main as cli
@@ -79,6 +80,13 @@ MISTAKES = [
     (["compile", RECIPE, "--topology=v9:2x4"], 2, "--topology=v9:2x4: is no known machine; give v5e:2x4"),
     (["compile", RECIPE, "--topology=v5e:8"], 2, "--topology=v5e:8: is no known machine"),
     (["compile", RECIPE, "--topology=v5e:2x4", "--config.task.kind=classify"], 2, "task.kind = classify"),
+    (["profile", RECIPE, "--topology=v9:2x4"], 2, "--topology=v9:2x4: is no known machine"),
+    (["profile", RECIPE, "--topology=v5e:2x4", "--steps=3"], 2, "--steps=3: nothing is run with --topology=v5e:2x4"),
+    (["profile", RECIPE, "--steps=0"], 2, "--steps=0: must be a whole number of at least 1"),
+    (["profile", RECIPE, "--out=/proc/x"], 7, "/proc/x: cannot be written"),
+    (["profile", RECIPE, "--config.mesh.tensor=3"], 2, "mesh = data 0, fsdp 1, tensor 3: must multiply to"),
+    (["profile", PHASES], 2, "phases.steps = (900000, 100000): are several; say which is meant"),
+    (["profile", RECIPE, "--config.task.kind=classify"], 2, "task.kind = classify: what is profiled is pretraining"),
     (["bench", "train", RECIPE, "--vs=jax"], 2, "--vs=jax: must be hf or hf:eager or hf:sdpa or hf:compile"),
     (
         ["bench", "train", PHASES],
@@ -169,6 +177,22 @@ def test_info_prints_one_object(capsys):
     assert set(values["parameters"]) == {"encoder", "pooler", "mlm_head", "pair_head", "total"}
     assert values["flops_per_token"]["total"] > 0
     assert values["memory_bytes"]["optimizer"] == 8 * values["parameters"]["total"]
+
+
+def test_profile_prints_one_object_and_leaves_trace_and_picture(tmp_path, monkeypatch, capsys):
+    from bertjax.bench import memory
+
+    monkeypatch.setattr(memory, "pretraining", light.task)
+    flags = ["--config.model.vocab_size=400", "--config.data.batch_size=8", "--config.data.seq_len=32"]
+    flags += ["--config.data.max_predictions=5"]
+    assert run("profile", RECIPE, *flags, "--steps=1", f"--out={tmp_path / 'new'}", "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["steps"] == 1 and json.loads(line)["kinds"]["matrix products"]["seconds"] > 0
+    assert len(list(tmp_path.glob("new/plugins/profile/*/*.xplane.pb"))) == 1
+    assert (tmp_path / "new" / "operations.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.chdir(tmp_path)
+    assert run("profile", "--config=bert:tiny", *flags, "--steps=1") == 0
+    assert "matrix products" in capsys.readouterr().out and (tmp_path / "profile" / "operations.png").exists()
 
 
 def test_a_source_without_text_is_named(tmp_path, capsys):
