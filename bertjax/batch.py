@@ -70,20 +70,40 @@ def fields(config: Config, *, rows: int | None = None) -> dict[str, Field]:
     return labelled(kind, data, rows=rows) if kind else spec(data, rows=rows)
 
 
-def synthetic(data: DataConfig, *, vocab_size: int, token_types: int, seed: int) -> dict[str, np.ndarray]:
-    """Full rows of random tokens for benchmarks: every slot is predicted, every example has a pair label."""
-    rng = np.random.default_rng(seed)
-    rows: dict[str, np.ndarray] = {name: np.zeros(field.shape, field.dtype) for name, field in spec(data).items()}
-    B, L, P, K = data.batch_size, data.seq_len, data.max_predictions, data.packing
+def synthetic(config: Config, *, rows: int | None = None) -> dict[str, np.ndarray]:
+    """Full rows of random tokens for benchmarks, `rows` of them (default: `data.batch_size`): every slot is predicted,
+    every example has a label.
+    """
+    data, model, rng = config.data, config.model, np.random.default_rng(config.run.seed)
+    named = fields(config, rows=rows)
+    made: dict[str, np.ndarray] = {name: np.zeros(field.shape, field.dtype) for name, field in named.items()}
+    (B, L), P, K = made["tokens"].shape, data.max_predictions, data.packing
     size = -(-L // K)  # of each example of a row
-    rows["tokens"][:] = rng.integers(5, vocab_size, size=(B, L))
-    rows["segments"][:] = 1 + np.arange(L) // size
-    rows["positions"][:] = np.arange(L) % size
-    rows["token_types"][:] = (np.arange(L) % size >= size // 2) if token_types > 1 else 0
-    rows["mlm_positions"][:] = np.sort(rng.permuted(np.tile(np.arange(L), (B, 1)), axis=1)[:, :P], axis=1)
-    rows["mlm_labels"][:] = rng.integers(5, vocab_size, size=(B, P))
-    rows["mlm_weights"][:] = 1.0
-    rows["pair_positions"][:] = np.arange(K) * size
-    rows["pair_labels"][:] = rng.integers(0, 2, size=(B, K))
-    rows["pair_weights"][:] = 1.0
-    return rows
+    made["tokens"][:] = rng.integers(5, model.vocab_size, size=(B, L))
+    made["segments"][:] = 1 + np.arange(L) // size
+    made["positions"][:] = np.arange(L) % size
+    made["token_types"][:] = (np.arange(L) % size >= size // 2) if model.token_types > 1 else 0
+    made["pair_positions"][:] = np.arange(K) * size
+    if config.task.kind:
+        return made | _labels(config, made, rng)
+    made["mlm_positions"][:] = np.sort(rng.permuted(np.tile(np.arange(L), (B, 1)), axis=1)[:, :P], axis=1)
+    made["mlm_labels"][:] = rng.integers(5, model.vocab_size, size=(B, P))
+    made["mlm_weights"][:] = 1.0
+    made["pair_labels"][:] = rng.integers(0, 2, size=(B, K))
+    made["pair_weights"][:] = 1.0
+    return made
+
+
+def _labels(config: Config, made: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random ones for all items of the rows that are made: an answer is the second half of its example."""
+    labels, kind = made["labels"], config.task.kind
+    weights, numbers = np.ones_like(made["label_weights"]), np.arange(made["numbers"].size, dtype=np.int32)
+    if kind == "span":
+        size = made["tokens"].shape[1] // config.data.packing
+        labels = made["pair_positions"][:, :, None] + np.array([size // 2, size - 1], labels.dtype)
+    elif kind == "regress":
+        labels = rng.random(labels.shape, labels.dtype)
+    else:
+        classes = config.data.packing if kind == "choice" else max(1, len(config.model.labels))
+        labels = rng.integers(0, classes, size=labels.shape, dtype=labels.dtype)
+    return {"labels": labels, "label_weights": weights, "numbers": numbers.reshape(made["numbers"].shape)}

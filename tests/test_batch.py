@@ -1,17 +1,12 @@
 """`bertjax.batch`: the contract's shapes, and synthetic rows that keep it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small import random_batch, tiny
 
 from bertjax import batch
-
-
-def synthetic(config, **changes):
-    m = config.model
-    return batch.synthetic(
-        config.data, **{"vocab_size": m.vocab_size, "token_types": m.token_types, "seed": 0} | changes
-    )
 
 
 def test_shapes_follow_the_config():
@@ -23,7 +18,7 @@ def test_shapes_follow_the_config():
 
 
 def test_every_field_is_explained_and_filled():
-    rows = synthetic(tiny())
+    rows = batch.synthetic(tiny())
     for name, field in batch.spec(tiny().data).items():
         assert field.meaning and rows[name].shape == field.shape and rows[name].dtype == field.dtype
     assert rows.keys() == random_batch(tiny()).keys()
@@ -33,7 +28,7 @@ def test_every_field_is_explained_and_filled():
 @pytest.mark.parametrize("token_types", [0, 1, 2])
 def test_synthetic_rows_keep_the_contract(packing, token_types):
     config = tiny(data={"packing": packing})
-    rows = synthetic(config, token_types=token_types)
+    rows = batch.synthetic(replace(config, model=replace(config.model, token_types=token_types)))
     assert ((rows["tokens"] >= 5) & (rows["tokens"] < 400)).all()
     assert set(np.unique(rows["segments"])) == set(range(1, packing + 1))
     assert rows["token_types"].max() == (token_types > 1)
@@ -45,7 +40,7 @@ def test_synthetic_rows_keep_the_contract(packing, token_types):
 
 
 def test_synthetic_rows_follow_the_seed():
-    one, same, other = (synthetic(tiny(), seed=seed)["tokens"] for seed in (1, 1, 2))
+    one, same, other = (batch.synthetic(tiny(run={"seed": seed}))["tokens"] for seed in (1, 1, 2))
     assert (one == same).all() and (one != other).any()
 
 
@@ -62,3 +57,13 @@ def test_a_batch_has_the_fields_of_what_its_run_learns(kind):
         assert fields["label_weights"].shape == items
         assert fields["labels"].shape == ((*items, 2) if kind == "span" else items)
         assert fields["labels"].dtype == (np.float32 if kind == "regress" else np.int32)
+        rows = batch.synthetic(config)
+        whole = batch.fields(config)
+        assert {name: (x.shape, x.dtype) for name, x in rows.items()} == {
+            n: (f.shape, f.dtype) for n, f in whole.items()
+        }
+        assert (rows["label_weights"] == 1).all() and sorted(rows["numbers"].flat) == list(range(rows["numbers"].size))
+        if kind == "span":
+            for end in range(2):  # inside the example that asks
+                segments_BK = np.take_along_axis(rows["segments"], rows["labels"][:, :, end], axis=1)
+                assert (segments_BK == [1, 2, 3]).all()

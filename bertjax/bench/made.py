@@ -1,5 +1,6 @@
 """A training step with the state and the rows that it works on: for what looks at a step and not at what it learns."""
 
+import time
 from itertools import cycle
 
 import jax
@@ -22,7 +23,9 @@ class MadeStep:
         config, engine = plan.config, plan.engine
         with self._room.told(self._phase, self._task):
             self._step = engine.step_of(config, self._task)
+            start = time.perf_counter()
             self._room.ready(self._phase, self._task, self._step, engine.shapes)
+            self.compile_seconds = time.perf_counter() - start
             self.program = self._step.compile(engine.shapes, fit.shapes(config, config.data.batch_size))
             """What is executed."""
             self._rows = cycle([sharding.put_batch(one, plan.mesh) for one in rows])

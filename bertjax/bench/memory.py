@@ -4,11 +4,13 @@ compiling the step, which makes nothing.
 
 from dataclasses import dataclass
 
+import jax
 from jax.sharding import Mesh
 
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
+from bertjax.finetuning import finetune
 from bertjax.model import attention
 from bertjax.parallel import memory, sharding
 from bertjax.tasks import distill, fit, teacher
@@ -38,12 +40,18 @@ class Memory:
     free: int | None
 
 
-def plan(config: Config) -> Plan:
-    """Raises ConfigError for a config that cannot train on this machine, and what the teacher's loading raises."""
-    mesh = sharding.make_mesh(config.mesh)
+def plan(config: Config, devices: list[jax.Device] | None = None) -> Plan:
+    """The run of a config on these devices, None = all. Without its data it has the labels that it names, or two.
+
+    Raises ConfigError for a config that cannot train there, and what the loading of a teacher or of `run.init_from` of
+    a task with labels raises.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     attention.check(config.model, config.compute, config.data.row_lengths, mesh.devices.flat[0].platform)
-    task = pretraining(config, batches=lambda row: iter(()))
+    if config.task.kind:
+        config = finetune.without_data(config)
+    task = (finetune.fine_tuning if config.task.kind else pretraining)(config, batches=lambda row: iter(()))
     if config.teacher.path:
         task = distill.distilled(task, config, teacher.load(config, None, mesh))
     return Plan(config, mesh, task, Engine(config, task, mesh))

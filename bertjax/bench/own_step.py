@@ -8,11 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from typing import Any
 
-import numpy as np
-
 from bertjax import batch
 from bertjax.bench.turns import Count, Rows, Work
-from bertjax.config.phases import phases
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.model.cost import peak_tflops
@@ -21,9 +18,9 @@ _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax")
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-def work(config: Config, rows: Rows, *, cache: str, shared: bool) -> Work:
-    """Trains on `rows`. Programs are kept in the directory `cache`, which is empty; `shared` leaves memory of a GPU to
-    other processes.
+def work(config: Config, rows: Rows | None, *, cache: str, shared: bool) -> Work:
+    """Trains on `rows`, None = on full ones of random tokens. Programs are kept in the directory `cache`, which is
+    empty; `shared` leaves memory of a GPU to other processes.
 
     Tells device, versions, flops_per_token (also by XLA), peak (FLOP/s of all devices, 0 = not known) and
     compile_seconds; and in the end recompiles and peak_bytes.
@@ -32,31 +29,25 @@ def work(config: Config, rows: Rows, *, cache: str, shared: bool) -> Work:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
+    from bertjax.bench.made import MadeStep
     from bertjax.bench.memory import plan
-    from bertjax.parallel import sharding
     from bertjax.tasks import fit
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compiled = _compilations()
-    made, (phase,) = plan(config), phases(config)
-    room, shapes = fit.Room(made.mesh), made.engine.shapes
-    with room.told(phase, made.task):
-        step = made.engine.step_of(config, made.task)
-        cold = _seconds(lambda: room.ready(phase, made.task, step, shapes))
-        jax.clear_caches()
-        cached = _seconds(lambda: step.lower(shapes, fit.shapes(config, config.data.batch_size)).compile())
-        batches = cycle([(Count.of(one["segments"]), sharding.put_batch(one, made.mesh)) for one in rows])
-        state = made.engine.fresh(config.run.seed)
+    made = plan(config)
+    rows = rows or [batch.synthetic(made.config)]
+    train, counts = MadeStep(made, rows), cycle([Count.of(one["segments"]) for one in rows])
+    jax.clear_caches()
+    again = made.engine.step.lower(made.engine.shapes, fit.shapes(made.config, config.data.batch_size))
+    cached = _seconds(again.compile)
+    by_xla = None if config.teacher.path else flops_by_xla(config)
 
-    def one() -> Count:
-        nonlocal state
-        count, put = next(batches)
-        with room.told(phase, made.task):
-            state, values = step(state, put)
-            jax.block_until_ready((state, values))
-        return count
+    def step() -> Count:
+        train()
+        return next(counts)
 
     def begun() -> dict[str, Any]:
         compiled.clear()
@@ -66,17 +57,10 @@ def work(config: Config, rows: Rows, *, cache: str, shared: bool) -> Work:
             "flops_per_token": made.task.flops_per_token,
             "flops_per_token_by_xla": by_xla,
             "peak": 1e12 * peak_tflops(made.mesh.devices.flat[0].device_kind, config.run.peak_tflops) * made.mesh.size,
-            "compile_seconds": {"cold": cold, "cached": cached},
+            "compile_seconds": {"cold": train.compile_seconds, "cached": cached},
         }
 
-    by_xla = None if config.teacher.path else flops_by_xla(config)
-    return Work(one, begun, lambda: {"recompiles": len(compiled), "peak_bytes": _peak_bytes(made.mesh)})
-
-
-def synthetic(config: Config) -> dict[str, np.ndarray]:
-    """A batch of full rows of random tokens for a config."""
-    vocab_size, token_types = config.model.vocab_size, config.model.token_types
-    return batch.synthetic(config.data, vocab_size=vocab_size, token_types=token_types, seed=config.run.seed)
+    return Work(step, begun, lambda: {"recompiles": len(compiled), "peak_bytes": _peak_bytes(made.mesh)})
 
 
 def flops_by_xla(config: Config) -> float:
@@ -85,10 +69,8 @@ def flops_by_xla(config: Config) -> float:
     """
     import jax
 
-    from bertjax.parallel import sharding
+    from bertjax.bench.memory import plan
     from bertjax.tasks import fit
-    from bertjax.tasks.pretrain import pretraining
-    from bertjax.train.session import Engine
 
     rows = max(1, config.data.batch_size // config.optim.accumulate // max(1, jax.device_count()))
     alone = override(
@@ -98,9 +80,8 @@ def flops_by_xla(config: Config) -> float:
         optim={"accumulate": 1},
         mesh={"data": 1, "fsdp": 1, "tensor": 1},
     )
-    mesh = sharding.make_mesh(alone.mesh, jax.devices()[:1])
-    engine = Engine(alone, pretraining(alone, batches=lambda row: iter(())), mesh)
-    cost = engine.step.lower(engine.shapes, fit.shapes(alone, rows)).cost_analysis()
+    made = plan(alone, jax.devices()[:1])
+    cost = made.engine.step.lower(made.engine.shapes, fit.shapes(made.config, rows)).cost_analysis()
     return float(cost["flops"]) / (rows * config.data.seq_len)
 
 

@@ -1,7 +1,6 @@
 """How long a step takes here: timed on synthetic rows, on fewer than a batch where a batch would take too long."""
 
 import time
-from dataclasses import replace
 
 import jax
 
@@ -44,9 +43,7 @@ def seconds_per_step(plan: Plan, most_rows: int) -> tuple[float, int]:
 def _timed(plan: Plan, state: TrainState, rows: int) -> tuple[TrainState, float]:
     """The state, and the seconds of the fastest step; the first, which may compile, is not counted."""
     say(f"timing a step of {rows:,} rows ...")
-    data, model = replace(plan.config.data, batch_size=rows), plan.config.model
-    made = batch.synthetic(data, vocab_size=model.vocab_size, token_types=model.token_types, seed=plan.config.run.seed)
-    put = sharding.put_batch(made, plan.mesh)
+    put = sharding.put_batch(batch.synthetic(plan.config, rows=rows), plan.mesh)
     train_step, seconds = plan.engine.step_of(plan.config, plan.task), list[float]()
     while len(seconds) < 1 + STEPS and sum(seconds[1:]) < SECONDS:
         start = time.perf_counter()

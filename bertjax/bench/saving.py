@@ -5,19 +5,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from bertjax import storage
-from bertjax.bench import own_step
+from bertjax import batch, storage
+from bertjax.bench.made import MadeStep
 from bertjax.bench.memory import plan
-from bertjax.config.phases import phases
 from bertjax.config.schema import Config
-from bertjax.parallel import sharding
-from bertjax.tasks import fit
 from bertjax.train.checkpoint import Checkpoints
 
 _LONGER = 2.0
@@ -37,29 +31,22 @@ def bench(config: Config, *, directory: Path | None, every: int, windows: int) -
 
     Raises ConfigError for a config that cannot train here, StorageError where nothing can be written.
     """
-    made, (phase,) = plan(config), phases(config)
-    room = fit.Room(made.mesh)
+    made = plan(config)
+    step = MadeStep(made, [batch.synthetic(made.config)])
     with (
-        room.told(phase, made.task),
         tempfile.TemporaryDirectory(prefix="bertjax-saves-", dir=directory and storage.make(directory)) as place,
         closing(Checkpoints(Path(place) / "checkpoints", keep=1)) as saves,
     ):
-        step = made.engine.step_of(config, made.task)
-        room.ready(phase, made.task, step, made.engine.shapes)
-        rows = cycle([sharding.put_batch(own_step.synthetic(config), made.mesh)])
-        state, number = made.engine.fresh(config.run.seed), 0
 
         def trained(steps: int) -> None:
-            nonlocal state, number
             for _ in range(steps):
-                state, values = step(state, next(rows))
-                number += 1
-            jax.block_until_ready((state, values))
+                step()
 
         def saved() -> None:
-            saves.save(number, state, identity=made.task.identity, rows=0, config=config)
+            number = int(step.state.step)
+            saves.save(number, step.state, identity=made.task.identity, rows=0, config=config)
 
-        trained(2)  # the first compiles
+        trained(2)  # the first touches its memory
         write = _seconds(saved) + _seconds(saves.wait)
         steps, found = max(2, round(_LONGER * write / _seconds(lambda: trained(1)))), list[dict[str, float]]()
         for _ in range(windows):

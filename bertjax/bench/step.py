@@ -40,7 +40,6 @@ def bench(config: Config, *, vs: str = "", windows: int = 5, rows: Rows | None =
     Raises ConfigError for a config that cannot train here, or whose work the peer cannot do.
     """
     names = torch_peer.check_step(config, vs) if vs else ()
-    rows = rows or [own_step.synthetic(config)]
     with tempfile.TemporaryDirectory(prefix="bertjax-cache-") as cache:
         own = partial(own_step.work, config, rows, cache=cache, shared=bool(vs))
         sides: dict[str, Callable[[], Work]] = {"bertjax": own}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bertjax import batch
 from bertjax.bench import own_step
 from bertjax.bench.turns import Count, Rows, Work
 from bertjax.config.schema import Config
@@ -39,17 +40,16 @@ def check_step(config: Config, name: str) -> tuple[str, ...]:
     m, o = config.model, config.optim
     if m.share != "none" or m.embedding_size != m.hidden_size or not m.token_types or "pair_head" not in m.heads:
         raise ConfigError(f"--vs={name}: compares BERT with both heads; name a recipe of configs/bert.py")
-    if o.name != "adamw" or o.accumulate != 1 or config.teacher.path:
-        raise ConfigError(
-            f"--vs={name}: compares AdamW without accumulation or a teacher; leave those at their defaults"
-        )
+    if o.name != "adamw" or o.accumulate != 1 or config.teacher.path or config.task.kind:
+        work = "pretraining by AdamW without accumulation or a teacher"
+        raise ConfigError(f"--vs={name}: compares {work}; leave those at their defaults")
     require()
     import torch
 
     return NAMES[1:] if name == "hf" and torch.cuda.is_available() else NAMES[1:3] if name == "hf" else (name,)
 
 
-def work(config: Config, rows: Rows, name: str) -> Work:
+def work(config: Config, rows: Rows | None, name: str) -> Work:
     """A training step of `BertForPreTraining` on the examples of `rows`, with torch's AdamW and gradient clipping, on a
     GPU if torch has one; bfloat16 is torch's autocast. `name` is one of `NAMES` but for the first.
 
@@ -68,7 +68,7 @@ def work(config: Config, rows: Rows, name: str) -> Work:
         network.parameters(), lr=optim.lr, betas=(optim.b1, optim.b2), weight_decay=optim.weight_decay, fused=gpu
     )
     call = torch.compile(network) if name == "hf:compile" else network
-    batches = cycle([_tensors(one_a_row(one), device) for one in rows])
+    batches = cycle([_tensors(one_a_row(one), device) for one in rows or [batch.synthetic(config)]])
     took: list[float] = []
 
     def step() -> Count:

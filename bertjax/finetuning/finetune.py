@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax import storage
-from bertjax.config.recipe import from_dict, to_dict
+from bertjax.config.recipe import from_dict, override, to_dict
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError
@@ -26,7 +26,7 @@ from bertjax.tasks import fit
 from bertjax.train import checkpoint, metrics, session, workdir
 from bertjax.train.task import Evaluation, Task
 from bertjax.train.workdir import Origin
-from bertjax.trained import warmstart
+from bertjax.trained import load, warmstart
 
 RESULT = "result.json"
 
@@ -69,6 +69,37 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"predictions, pictures and {RESULT}: {result['workdir']}"])
 
 
+def fine_tuning(
+    config: Config,
+    *,
+    batches: Callable[[int], Any],
+    forward: jax.tree_util.Partial | None = None,
+    evaluations: tuple[Evaluation, ...] = (),
+    identity: checkpoint.Identity | None = None,
+) -> Task:
+    """The task of learning the labels of these batches. `forward` None = that of the model of `config`."""
+    model, kind = config.model, config.task.kind
+    return Task(
+        init=partial(network.init, model),
+        forward=forward or network.forward(model, config.compute),
+        terms={kind: (1.0, TERMS[kind])},
+        batches=batches,
+        evaluations=evaluations,
+        identity=identity or {},
+        flops_per_token=flops_per_token(model, config.data.seq_len, predicted=0.0)["total"],
+        selects=(DEV, scores.chosen(config.task, model.labels)),
+    )
+
+
+def without_data(config: Config) -> Config:
+    """The config of a run whose data is not there: with the head of its task, and with two labels if it names none."""
+    if config.task.kind in ("classify", "tag"):
+        labels = config.model.labels or config.task.labels or ("0", "1")
+        config = override(config, model={"labels": labels})
+    source = load.load(config.run.init_from) if config.run.init_from else None
+    return override(replace(config, model=warmstart.finetuned(source, config)))
+
+
 @dataclass(frozen=True)
 class _Run:
     inputs: Inputs
@@ -95,20 +126,17 @@ class _Run:
 
     def task(self, config: Config) -> Task:
         """The task of a run; what compiles is shared by those that differ in rate, length and seed."""
-        model, data, kind, examples = config.model, config.data, config.task.kind, self.inputs.examples[TRAIN]
+        data, kind, examples = config.data, config.task.kind, self.inputs.examples[TRAIN]
         pad, dev = self.inputs.tokenizer.special.pad, self.measures[DEV]
         own = distributed.own_rows(self.mesh, data.batch_size)
-        return Task(
-            init=partial(network.init, model),
+        return fine_tuning(
+            config,
             forward=self.forward,
-            terms={kind: (1.0, TERMS[kind])},
             batches=lambda row: batches.train_batches(
                 kind, examples, data, seed=config.run.seed, start_row=row, pad=pad, own=own
             ),
             evaluations=(Evaluation(DEV, config.run.eval_every, lambda params: dev(params)[0]),),
             identity={"data set": self.inputs.digest, "tokenizer": self.inputs.tokenizer.digest, "teacher": ""},
-            flops_per_token=flops_per_token(model, data.seq_len, predicted=0.0)["total"],
-            selects=(DEV, scores.chosen(config.task, model.labels)),
         )
 
     @cached_property

@@ -11,16 +11,15 @@ from typing import Any
 import jax
 from jax.profiler import ProfileData
 
-from bertjax import storage
+from bertjax import batch, storage
 from bertjax.ahead import compile as ahead
 from bertjax.ahead import hlo
 from bertjax.ahead.operations import Operation, Spent
 from bertjax.bench.made import MadeStep
 from bertjax.bench.memory import plan
-from bertjax.bench.own_step import synthetic
 from bertjax.config.schema import Config
 from bertjax.console import say
-from bertjax.errors import ConfigError, OutOfMemory
+from bertjax.errors import OutOfMemory
 from bertjax.profiling import trace
 
 OPERATIONS = 25
@@ -44,11 +43,9 @@ def measured(config: Config, directory: Path, *, steps: int) -> dict[str, Any]:
     Of several devices it is the mean. Raises ConfigError for a config that cannot train here, OutOfMemory for one that
     does not fit, StorageError where the directory cannot be written.
     """
-    if config.task.kind:
-        raise ConfigError(f"task.kind = {config.task.kind}: what is profiled is pretraining; name a recipe of that")
     storage.make(directory)
     made = plan(config)
-    step = MadeStep(made, [synthetic(config)])
+    step = MadeStep(made, [batch.synthetic(made.config)])
     step()  # the first touches its memory
     untraced = _seconds(step, steps)
     say(f"tracing steps of {untraced:.3g} s: {steps:,} ...")

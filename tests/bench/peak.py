@@ -41,9 +41,7 @@ def main(text: str, sections: str, available: str) -> None:
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     state = plan.engine.fresh(0)
-    model = config.model
-    made = batch.synthetic(config.data, vocab_size=model.vocab_size, token_types=model.token_types, seed=0)
-    rows = sharding.put_batch(made, plan.mesh)
+    rows = sharding.put_batch(batch.synthetic(config), plan.mesh)
     for _ in range(2):
         state, values = plan.engine.step(state, rows)
         jax.block_until_ready((state, values))

@@ -16,7 +16,7 @@ from bertjax.tasks import fit
 def plan(monkeypatch):
     """Of one device whose free memory is not known: nobody looks for what fits."""
     mesh = one_device_mesh(CONFIG)
-    monkeypatch.setattr(memory.sharding, "make_mesh", lambda config: mesh)
+    monkeypatch.setattr(memory.sharding, "make_mesh", lambda *given: mesh)
     monkeypatch.setattr(memory.memory, "free", lambda mesh: None)
     monkeypatch.setattr(memory, "pretraining", task)
     return memory.plan(CONFIG)

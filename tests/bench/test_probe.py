@@ -18,7 +18,7 @@ def timed(monkeypatch):
 
     monkeypatch.setattr(probe, "_timed", timed)
     mesh = one_device_mesh(tiny())
-    monkeypatch.setattr(memory.sharding, "make_mesh", lambda config: mesh)
+    monkeypatch.setattr(memory.sharding, "make_mesh", lambda *given: mesh)
     monkeypatch.setattr(memory, "pretraining", light.task)
     return rows
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from small import tiny
 
-from bertjax.bench import own_step, torch_peer
+from bertjax import batch
+from bertjax.bench import torch_peer
 from bertjax.bench.turns import Count
 from bertjax.errors import ConfigError
 
@@ -16,8 +17,9 @@ from bertjax.errors import ConfigError
         ({"model": {"share": "all"}}, "BERT with both heads"),
         ({"model": {"token_types": 0}}, "BERT with both heads"),
         ({"model": {"heads": ("mlm_head",)}, "objective": {"pair": 0.0}}, "BERT with both heads"),
-        ({"optim": {"name": "lamb"}}, "AdamW without accumulation"),
-        ({"optim": {"accumulate": 2}}, "AdamW without accumulation"),
+        ({"optim": {"name": "lamb"}}, "by AdamW without accumulation"),
+        ({"optim": {"accumulate": 2}}, "by AdamW without accumulation"),
+        ({"task": {"kind": "classify", "train": ("x",)}}, "compares pretraining"),
         ({"teacher": {"path": "x"}, "objective": {"soft": 1.0}}, "or a teacher"),
     ],
 )
@@ -51,7 +53,7 @@ def test_a_step_is_of_the_model_asked_for(monkeypatch):
         return output
 
     monkeypatch.setattr(transformers.BertForPreTraining, "forward", noted)
-    work = torch_peer.work(config, [own_step.synthetic(config)], "hf:eager")
+    work = torch_peer.work(config, None, "hf:eager")
     assert {work.step() for _ in range(5)} == {Count(8 * 32, 8 * 32)}
     assert work.begun()["compile_seconds"]["cold"] > 0
     theirs, losses = made[0][0], [loss for _, loss in made]
@@ -63,7 +65,7 @@ def test_a_step_is_of_the_model_asked_for(monkeypatch):
 def test_packed_rows_become_a_row_for_each_example():
     """Every token, its type, its masked words and the label of its pair, as they were, each beside its example."""
     config = tiny(data={"packing": 4, "batch_size": 4})
-    rows = own_step.synthetic(config)
+    rows = batch.synthetic(config)
     rows["segments"][0, 20:] = 0  # padding, and with it an example less
     rows["mlm_weights"][1, 2:] = 0.0
     rows["pair_weights"][2, 1] = 0.0

@@ -83,7 +83,7 @@ def test_exchanges_optimizer_and_what_else_a_step_does_are_told_apart(whole):
 def one_device(monkeypatch):
     """One device."""
     mesh = one_device_mesh(tiny())
-    monkeypatch.setattr(memory.sharding, "make_mesh", lambda config: mesh)
+    monkeypatch.setattr(memory.sharding, "make_mesh", lambda *given: mesh)
 
 
 def work(count):
