@@ -12,6 +12,7 @@ from small import tiny
 from tasks.test_pretrain import assert_same_run, command_of
 
 from bertjax import steps
+from bertjax.train import checkpoint, metrics
 
 KILLS = 100
 STEPS = 400
@@ -19,8 +20,10 @@ STEPS = 400
 
 @pytest.mark.long
 def test_a_run_killed_in_its_saves_loses_no_step_that_was_saved(inputs, tmp_path):
-    """Every start goes on from the newest step on disk, none of those is ever lost, and the end is the same bits."""
-    run = {"steps": STEPS, "save_every": 1, "eval_every": 0, "keep": 3}
+    """Every start goes on from the newest step on disk, none of those is ever lost, nor the best so far by each second
+    step's evaluation, and the end is the same bits.
+    """
+    run = {"steps": STEPS, "save_every": 1, "eval_every": 2, "keep": 3, "keep_best": "eval_pair_loss"}
     config = tiny(model={"num_layers": 2}, data=inputs, run=run)
     undisturbed, directory, cache = tmp_path / "undisturbed", tmp_path / "killed", tmp_path / "cache"
     command, environment = command_of(config, undisturbed, cache=cache)
@@ -38,11 +41,20 @@ def test_a_run_killed_in_its_saves_loses_no_step_that_was_saved(inputs, tmp_path
         assert not before[-1] or f"goes on from step {before[-1]}" in said, said
         assert "set aside" not in said and "Traceback" not in said, said
         steps.verify(checkpoints / str(after[-1]))
+        losses = {
+            line["step"]: line["eval_pair_loss"]
+            for line in metrics.read(directory / "metrics.jsonl")
+            if "eval_pair_loss" in line and line["step"] <= after[-1]
+        }
+        if losses:
+            assert checkpoint.chosen(checkpoints, "best") == min(losses, key=losses.get)
+            assert len(after) <= 3 + 2, "the best, and what was to go when the process was killed"
         found["in the middle of a save" if unfinished else "just after one"] += 1
     print(f"\n{KILLS} kills: {dict(found)}")
     assert found["in the middle of a save"] > KILLS // 4
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=1200)
     assert_same_run(config, undisturbed, directory)
+    assert steps.numbers(directory / "checkpoints") == steps.numbers(undisturbed / "checkpoints")
 
 
 def killed_in_a_save(command, environment, checkpoints, step, delay):

@@ -58,6 +58,6 @@ def task(**changes):
 
 
 def train(directory, config=CONFIG, **changes):
-    begin, later = changes.pop("begin", None), changes.pop("later", ())
+    options = {name: changes.pop(name) for name in ("begin", "later", "engine") if name in changes}
     mesh = sharding.make_mesh(config.mesh)
-    return session.train(config, task(**changes), directory, mesh, begin=begin, later=later)
+    return session.train(config, task(**changes), directory, mesh, **options)

@@ -16,6 +16,7 @@ from bertjax.errors import PREEMPTED, ConfigError, DataError
 from bertjax.storage import in_bucket, place, user_path
 
 if TYPE_CHECKING:
+    from bertjax.train.checkpoint import Wanted
     from bertjax.train.workdir import Origin
 
 
@@ -130,7 +131,7 @@ def finetune(config: Config, origin: "Origin", workdir: Path, json: bool) -> int
     return 0
 
 
-def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
+def evaluate(config: Config, workdir: Path, data: tuple[str, ...], step: "Wanted") -> int:
     from bertjax.finetuning.evaluation import evaluate_parts
     from bertjax.tasks.evaluate import evaluate
 
@@ -138,7 +139,8 @@ def evaluate(config: Config, workdir: Path, data: tuple[str, ...]) -> int:
         raise ConfigError(f"--data={','.join(data)}: {workdir} knows no task with labels; fine-tune it first")
     if config.task.kind and in_bucket(workdir):
         raise ConfigError(f"--workdir={workdir}: a fine-tuned run is evaluated on a disk; copy it there")
-    show(dumps(evaluate_parts(config, workdir, data) if config.task.kind else evaluate(config, workdir)))
+    labelled = config.task.kind != ""
+    show(dumps(evaluate_parts(config, workdir, data, step) if labelled else evaluate(config, workdir, step)))
     return 0
 
 
@@ -187,11 +189,11 @@ def import_model(words: list[str], workdir: Path) -> int:
     return 0
 
 
-def export_model(config: Config, workdir: Path, out: Path) -> int:
+def export_model(config: Config, workdir: Path, step: "Wanted", out: Path) -> int:
     from bertjax.trained.exchange import export_directory
 
-    step = export_directory(config, workdir, out)
-    say(f"{out}: step {step} of {workdir}")
+    exported = export_directory(config, workdir, out, step)
+    say(f"{out}: step {exported} of {workdir}")
     return 0
 
 

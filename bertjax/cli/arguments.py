@@ -129,6 +129,15 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def saved_step(text: str) -> int | str:
+    """Reads which checkpoint of a run is meant."""
+    if text in ("newest", "best"):
+        return text
+    if not text.isdecimal():
+        raise ValueError("must be the number of a step, newest or best")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Reads a time above 0."""
     try:

@@ -14,6 +14,7 @@ from bertjax.cli.arguments import (
     new_file,
     one_of,
     run_directory,
+    saved_step,
     seconds,
     several,
     whole,
@@ -33,6 +34,7 @@ class Command:
 
 _WORKDIR = Flag("workdir", "DIR", "the directory of the run, or gs://BUCKET/PATH", run_directory, required=True)
 _ON_DISK = Flag("workdir", "DIR", "the directory of the run", directory, required=True)
+_STEP = Flag("step", "N|newest|best", "the checkpoint of this step, or the best by run.keep_best", saved_step, "newest")
 _JSON = Flag("json", "", "print one JSON object instead of a table")
 _VS = "time the torch model of transformers in turn with it; needs the [hf] extra"
 _REPEATS = Flag("repeats", "N", "how often each is timed", whole(1), 10)
@@ -122,10 +124,14 @@ COMMANDS = {
     ),
     "evaluate": Command(
         actions.evaluate,
-        "held-out losses and accuracies of the newest checkpoint",
+        "held-out losses and accuracies of the newest checkpoint, or of another",
         "Of a fine-tuned model, its metrics on task.dev and task.test. Prints one JSON object.",
         Takes(
-            flags=(_WORKDIR, Flag("data", "FILE[,FILE ...]", "labelled examples to measure on instead", several, ()))
+            flags=(
+                _WORKDIR,
+                _STEP,
+                Flag("data", "FILE[,FILE ...]", "labelled examples to measure on instead", several, ()),
+            )
         ),
     ),
     "fill-mask": Command(
@@ -198,11 +204,12 @@ COMMANDS = {
     ),
     "export": Command(
         actions.export_model,
-        "write the newest checkpoint as a Hugging Face directory",
+        "write the newest checkpoint, or another, as a Hugging Face directory",
         "Weights, config, tokenizer and model card, for `from_pretrained` of transformers.",
         Takes(
             flags=(
                 _WORKDIR,
+                _STEP,
                 Flag("out", "HF_DIR", "the directory to write, new or empty", directory, required=True),
             ),
         ),

@@ -1,6 +1,7 @@
 """What the values of a config must satisfy, alone and with each other; every violation is a line with its fix."""
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -285,7 +286,14 @@ def _sequence_relations(d: Any) -> list[tuple[bool, str]]:
 
 
 def _run_relations(r: Any) -> list[tuple[bool, str]]:
+    both = math.lcm(r.save_every, r.eval_every)  # 0 if one of them is
     return [
+        (
+            r.keep_best == "" or 0 < both < r.steps,
+            f"run.keep_best = {r.keep_best!r}: only the last checkpoint would be evaluated, as no multiple of"
+            f" run.save_every = {r.save_every} and run.eval_every = {r.eval_every} is below run.steps = {r.steps}; let"
+            " run.eval_every be a multiple of run.save_every",
+        ),
         (
             r.init_from != "" or r.init_layers == (),
             f"run.init_layers = {r.init_layers}: needs run.init_from; name the model there",
@@ -319,6 +327,11 @@ def _task_relations(config: Any) -> list[tuple[bool, str]]:
     t, d, kind = config.task, config.data, config.task.kind
     swept = ", ".join(f"sweep.{name}" for name, values in vars(config.sweep).items() if values)
     return [
+        (
+            kind == "" or not config.run.keep_best,
+            f"run.keep_best = {config.run.keep_best!r}: is for pretraining; set it to '', since task.select = best"
+            " keeps the best weights in each checkpoint",
+        ),
         (kind != "" or not t.train, f"task.train = {t.train}: needs task.kind; name a recipe of configs/finetune"),
         (kind != "" or not swept, f"{swept}: is for fine-tuning; set it to ()"),
         (bool(t.dev) or kind == "" or t.dev_share > 0.0, "task.dev_share = 0.0: nothing to measure on; name task.dev"),

@@ -308,6 +308,12 @@ class RunConfig:
         may_change=True,
     )
     keep: int = value(3, "newest checkpoints kept", least=1, may_change=True)
+    keep_best: str = value(
+        "",
+        "a number of an evaluation, as in metrics.jsonl (eval_mlm_loss): the checkpoint with the best is kept too, of a"
+        " loss the least, of any other the largest; '' = none",
+        may_change=True,
+    )
     tensorboard: bool = value(False, "also write TensorBoard events; needs the [tb] extra", may_change=True)
     peak_tflops: float = value(
         0.0,

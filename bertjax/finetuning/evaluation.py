@@ -99,16 +99,18 @@ def logits_step(kind: str, forward: Forward, mesh: Mesh) -> JittedStep:
     return JittedStep(logits, forward, mesh, out=lambda _: sharding.replicated(mesh))
 
 
-def evaluate_parts(config: Config, directory: Path, data: Sequence[str] = ()) -> dict[str, Any]:
-    """The newest model of a fine-tuned run on its dev and its test, or on the examples in `data`: for each, the metrics
-    of `evaluator` and how many `examples` it has; with `steps`, `task`, the `metric` by which it is chosen, `workdir`.
+def evaluate_parts(
+    config: Config, directory: Path, data: Sequence[str] = (), step: checkpoint.Wanted = "newest"
+) -> dict[str, Any]:
+    """The model of a fine-tuned run on its dev and its test, or on the examples in `data`: for each, the metrics of
+    `evaluator` and how many `examples` it has; with `steps`, `task`, the `metric` by which it is chosen, `workdir`.
 
     Raises DataError for examples that cannot be read, or have labels that the model does not have.
     """
     task, model = config.task, config.model
     mesh = sharding.make_mesh(config.mesh)
     sharding.check(model, config.data.batch_size // config.optim.accumulate, mesh)
-    restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(model, mesh))
+    restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(model, mesh), step=step)
     tokenizer = tokenizer_of(config, directory, known=restored.identity["tokenizer"])
     check_restored(config, directory, restored, tokenizer)
     named = {"data": read(task, tuple(data))} if data else {name: part(task, name) for name in (DEV, TEST)}

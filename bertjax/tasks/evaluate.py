@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bertjax import steps
 from bertjax.config.phases import phase_at
 from bertjax.config.schema import Config, DataConfig
 from bertjax.data import context_free, masking
@@ -26,25 +25,40 @@ from bertjax.tasks.terms import TERMS, held_out_terms, shows
 from bertjax.train import checkpoint, guard, metrics
 from bertjax.train.objective import Terms
 from bertjax.train.step import Forward, make_eval_step
+from bertjax.train.task import Evaluation
 from bertjax.trained.load import check_restored
 
 Evaluate = Callable[[Any], dict[str, float]]
 """Parameters -> numbers."""
 
 
-def evaluate(config: Config, directory: Path) -> dict[str, Any]:
-    """Held-out metrics of the newest checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
+def evaluate(config: Config, directory: Path, step: checkpoint.Wanted = "newest") -> dict[str, Any]:
+    """Held-out metrics of a checkpoint: those of `evaluator`, `steps`, `tokens_per_second`, `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
     tokenizer, prepared = open_data(config, directory)
-    config = phase_at(config, max(steps.numbers(directory / "checkpoints"), default=0)).config
+    step = checkpoint.chosen(directory / "checkpoints", step)
+    config = phase_at(config, step).config
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
-    restored = checkpoint.restore_params(directory / "checkpoints", network.abstract_params(config.model, mesh))
+    abstract = network.abstract_params(config.model, mesh)
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract, step=step)
     check_restored(config, directory, restored, tokenizer)
     result = held_out(config, tokenizer, prepared, mesh)(restored.state)
     guard.check_values(f"{directory}: step {restored.step}", result)
     rates = [x["tokens_per_second"] for x in metrics.read(directory / metrics.METRICS) if x.get("tokens_per_second")]
     speed = float(np.median(rates)) if rates else None
     return {"steps": restored.step, **result, "tokens_per_second": speed, "workdir": str(directory)}
+
+
+def evaluation(config: Config, tokenizer: Tokenizer, prepared: Prepared, mesh: Mesh) -> Evaluation:
+    """`held_out` during training. What it measures but no model changes is nothing to judge one by."""
+    d, run = config.data, config.run
+    terms = [*held_out_terms(config.objective), *(["masked"] if d.mask_shares[0] > 0.0 else [])]
+    judges = [f"{term}_{kind}" for term in terms for kind in ("loss", "accuracy")]
+    # What may differ between two evaluations of a run, by its phases or where it goes on.
+    on = f"{run.eval_rows} rows of {d.packing} in {d.seq_len}, {d.mask_count or d.last_mask_rate} masked"
+    on += f", at most {d.max_predictions}"
+    measure = held_out(config, tokenizer, prepared, mesh)
+    return Evaluation("eval", run.eval_every, measure, judges=(*judges, "context_gain"), on=on)
 
 
 def held_out(config: Config, tokenizer: Tokenizer, prepared: Prepared, mesh: Mesh) -> Evaluate:

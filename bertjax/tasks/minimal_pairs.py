@@ -130,7 +130,10 @@ def evaluation(config: Config, tokenizer: Tokenizer, mesh: jax.sharding.Mesh) ->
         fields = {f"{field}_accuracy": share for field, share in result["fields"].items()}
         return {name: result[name] for name in ("accuracy", "standard_error")} | fields
 
-    return (Evaluation("pairs", run.eval_every, evaluate),)
+    fields = dict.fromkeys(field for _, field, *_ in ask.paradigms if field)
+    judges = ("accuracy", *(f"{field}_accuracy" for field in fields))
+    on = f"{len(ask.sentence_S)} sentences of {', '.join(run.pairs)}"
+    return (Evaluation("pairs", run.eval_every, evaluate, judges=judges, on=on),)
 
 
 def _say_skipped(asked: Asked) -> None:

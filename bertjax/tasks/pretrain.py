@@ -18,8 +18,7 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.model import attention, network
 from bertjax.model.cost import flops_per_token, predicted_share
 from bertjax.parallel import distributed, sharding
-from bertjax.tasks import distill, fit, minimal_pairs, teacher
-from bertjax.tasks.evaluate import held_out
+from bertjax.tasks import distill, evaluate, fit, minimal_pairs, teacher
 from bertjax.tasks.inputs import open_data
 from bertjax.tasks.terms import terms
 from bertjax.train import metrics, session
@@ -49,6 +48,7 @@ def pretrain(config: Config, directory: Path, origin: Origin | None = None) -> b
             epoch_rows(phase.config.data, prepared.validation, seed=config.run.seed)
     pairs = minimal_pairs.evaluation(config, tokenizer, mesh)
     tasks = [_task(phase, prepared, tokenizer, mesh, pairs) for phase in found]
+    tasks[0].check_judge(config.run.keep_best)
     going_on = session.going_on(config, directory)
     begin = None if going_on or not config.run.init_from else _from_trained(config, tokenizer)
     if config.teacher.path:
@@ -79,7 +79,7 @@ def _task(phase: Phase, prepared: Prepared, tokenizer: Tokenizer, mesh: Mesh, pa
     return pretraining(
         config,
         batches=lambda row: batches(start_row=row),
-        evaluations=(Evaluation("eval", config.run.eval_every, held_out(config, tokenizer, prepared, mesh)), *pairs),
+        evaluations=(evaluate.evaluation(config, tokenizer, prepared, mesh), *pairs),
         identity={"data set": prepared.digest, "tokenizer": tokenizer.digest, "teacher": ""},
     )
 

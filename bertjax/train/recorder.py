@@ -29,6 +29,7 @@ class Recorder:
         self.skipped = skipped
         """Updates that were skipped, of the steps that are settled."""
         self._pending: tuple[int, Any] | None = None
+        self._measured: tuple[int, dict[str, float]] = (0, {})
         self._settled = 0
         self._begun = time.monotonic()
 
@@ -64,8 +65,14 @@ class Recorder:
 
     def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
         """Record what an evaluation gave; the time that it took is left out of the rates."""
-        self._write(step, {f"{name}_{key}": value for key, value in values.items()})
+        named = {f"{name}_{key}": value for key, value in values.items()}
+        self._measured = (step, self.measured(step) | named)
+        self._write(step, {**named})
         self._rates.restart()
+
+    def measured(self, step: int) -> dict[str, float]:
+        """All that evaluations gave at this step, by the names of metrics.jsonl; of the newest that had any."""
+        return self._measured[1] if self._measured[0] == step else {}
 
     def tell(self, line: str) -> None:
         """Say something of the run, beside its progress."""

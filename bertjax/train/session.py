@@ -198,7 +198,9 @@ def _trained(
     with (
         Watchdog(run.step_timeout) as watchdog,
         closing(_writer(directory, place.step, run)) as writer,
-        closing(checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep)) as saves,
+        closing(
+            checkpoint.Checkpoints(directory / "checkpoints", keep=run.keep, keep_best=bool(run.keep_best))
+        ) as saves,
         closing(Progress(run.steps, start=place.step, unit="step", label="train")) as progress,
         ExitStack() as stack,
     ):
@@ -212,7 +214,8 @@ def _trained(
         def save(stage: Stage, recorder: Recorder, step: int, state: TrainState) -> None:
             distributed.by_first(begin_save)
             rows, identity = place.row(stage.phase, step), stage.task.identity
-            saves.save(step, state, identity=identity, rows=rows, config=config, skipped=recorder.skipped)
+            judged, skipped = stage.task.judged(run.keep_best, recorder.measured(step)), recorder.skipped
+            saves.save(step, state, identity=identity, rows=rows, config=config, skipped=skipped, judged=judged)
 
         try:
             for number, stage in enumerate(left):

@@ -2,7 +2,7 @@
 of a run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from bertjax import workers
 from bertjax.config.phases import Phase
 from bertjax.console import say
-from bertjax.errors import UserError, one_line
+from bertjax.errors import ConfigError, UserError, one_line
 from bertjax.signals import Stopped
-from bertjax.train.checkpoint import Identity
+from bertjax.train.checkpoint import Identity, Judged
 from bertjax.train.objective import Terms
 from bertjax.train.state import Init, TrainState
 from bertjax.train.step import Forward, JittedStep
@@ -27,12 +27,16 @@ class Evaluation:
     """A function of the parameters that gives numbers, and how often: every so many steps (0 = never but at the end,
     where what was not measured at the last step is measured of the model that the run leaves).
 
-    Its numbers stand in metrics.jsonl as NAME_KEY.
+    Its numbers stand in metrics.jsonl as NAME_KEY. Models may be judged by those of the keys `judges` (those with a
+    name that ends in loss are better when less, all others when larger); two values of which `on` differs, what they
+    were measured on, say nothing of each other.
     """
 
     name: str
     every: int
     function: Callable[[Any], dict[str, float]]
+    judges: tuple[str, ...] = ()
+    on: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,22 @@ class Task:
     """Name of an evaluation, and a key of what it gives: by the largest value of it the weights of a run are selected
     (`task.select`), and without a larger one a run ends before its time (`task.patience`).
     """
+
+    def check_judge(self, name: str) -> None:
+        """Raise ConfigError if models cannot be judged by a number of this name; "" = they are not to be."""
+        known = self._judges()
+        if name and name not in known:
+            fix = f"name one of {', '.join(known)}" if known else "set it to ''"
+            raise ConfigError(f"run.keep_best = {name!r}: is no number of an evaluation to judge a model by; {fix}")
+
+    def judged(self, name: str, values: Mapping[str, float]) -> Judged | None:
+        """How the number of this name among `values`, if it is there, judges the model that was evaluated."""
+        on = self._judges().get(name)
+        return None if on is None or name not in values else Judged(name, values[name], on)
+
+    def _judges(self) -> dict[str, str]:
+        """Each number by which models can be judged, as in metrics.jsonl, and on what it is measured."""
+        return {f"{one.name}_{key}": one.on for one in self.evaluations for key in one.judges}
 
 
 class Room(Protocol):

@@ -92,13 +92,13 @@ def _task(model: ModelConfig, *, seq_len: int) -> dict[str, Any]:
     return {"kind": kind} | fields.get(kind, {"labels": model.labels})
 
 
-def export_directory(config: Config, directory: Path, out: Path) -> int:
-    """Write the newest checkpoint in `directory` as a Hugging Face directory `out`, whole or not at all; its step.
+def export_directory(config: Config, directory: Path, out: Path, step: checkpoint.Wanted = "newest") -> int:
+    """Write a checkpoint in `directory` as a Hugging Face directory `out`, whole or not at all; its step.
 
     Raises what `checkpoint.restore_params` and `huggingface.directory.write` raise, and DataError for another
     tokenizer.
     """
-    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model))
+    restored = checkpoint.restore_params(directory / "checkpoints", abstract_params(config.model), step=step)
     path = workdir.tokenizer_path(directory, config.data)
     tokenizer = trial.load(path, lower_case=config.data.lower_case, known=restored.identity["tokenizer"])
     check_restored(config, directory, restored, tokenizer)
@@ -108,7 +108,7 @@ def export_directory(config: Config, directory: Path, out: Path) -> int:
         "steps": restored.step,
         "data set": restored.identity["data set"] or "none",
         "tokenizer": restored.identity["tokenizer"],
-        "held out": _held_out(directory) or "not evaluated",
+        "held out": _held_out(directory, restored.step) or "not evaluated",
         "config": {},
     }
     phases = ("phases",) if config.phases.steps else ()
@@ -119,10 +119,10 @@ def export_directory(config: Config, directory: Path, out: Path) -> int:
     return restored.step
 
 
-def _held_out(directory: Path) -> dict[str, Any]:
-    """The last evaluation of each kind, during training or after it."""
+def _held_out(directory: Path, step: int) -> dict[str, Any]:
+    """The last evaluation of each kind until then."""
     found: dict[str, Any] = {}
-    lines = metrics.read(directory / metrics.METRICS)
+    lines = [line for line in metrics.read(directory / metrics.METRICS) if line["step"] <= step]
     for kind in MEASURED:
         numbers = [{name: x for name, x in line.items() if name.startswith(kind)} for line in lines]
         found |= next((one for one in reversed(numbers) if one), {})

@@ -13,6 +13,7 @@ from bertjax.cli.arguments import (
     one_of,
     parse,
     run_directory,
+    saved_step,
     seconds,
     several,
     whole,
@@ -121,6 +122,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
 
 def test_readers(tmp_path):
     assert seconds("0.5") == 0.5 and one_of("a", "b")("b") == "b"
+    assert [saved_step(text) for text in ("0", "12", "newest", "best")] == [0, 12, "newest", "best"]
     assert several("a, b/c") == ("a", "b/c")
     picture = new_file(".png", ".svg")
     assert picture(str(tmp_path / "x.png")) == tmp_path / "x.png" and directory("~/x").is_absolute()
@@ -129,6 +131,8 @@ def test_readers(tmp_path):
         (seconds, "0", "seconds above 0"),
         (seconds, "nan", "seconds above 0"),
         (one_of("a", "b"), "c", "must be a or b"),
+        (saved_step, "-1", "the number of a step, newest or best"),
+        (saved_step, "last", "the number of a step, newest or best"),
         (several, "a,,b", "one or several, with commas between"),
         (picture, str(tmp_path / "x.jpg"), "must end in .png or .svg"),
         (picture, str(tmp_path / "none" / "x.png"), f"the folder {tmp_path / 'none'} does not exist"),

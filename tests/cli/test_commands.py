@@ -246,6 +246,19 @@ def test_a_run_of_pretraining_knows_no_labels(trained, capsys):
     assert f"--data=x.tsv: {directory} knows no task with labels" in capsys.readouterr().err
 
 
+def test_the_step_that_is_named_is_evaluated(trained, capsys):
+    _, directory = trained
+    assert run("evaluate", f"--workdir={directory}", "--step=3") == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+    for step, told in (
+        ("5", "checkpoints/5: there is no such step"),
+        ("best", "no best is kept, as run.keep_best = ''"),
+    ):
+        assert run("evaluate", f"--workdir={directory}", f"--step={step}") == 4
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line and line.endswith("--step=3|6")
+
+
 def test_fine_tuning_is_not_taken_for_pretraining(tmp_path, capsys):
     recipe = "--config=finetune/classify"
     for command, named in (

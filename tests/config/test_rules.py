@@ -11,6 +11,14 @@ from bertjax.errors import ConfigError
     ("section", "fields", "named"),
     [
         ("model", {"num_heads": 5}, "model.num_heads = 5"),
+        (
+            "run",
+            {"keep_best": "eval_mlm_loss", "save_every": 0},
+            "run.keep_best = 'eval_mlm_loss': only the last checkpoint would be evaluated, as no multiple of"
+            " run.save_every = 0 and run.eval_every = 5000 is below run.steps = 1000000; let run.eval_every be",
+        ),
+        ("run", {"keep_best": "eval_mlm_loss", "eval_every": 0}, "run.keep_best = 'eval_mlm_loss': only the last"),
+        ("run", {"keep_best": "x", "save_every": 999, "eval_every": 1001, "steps": 999_999}, "run.keep_best = 'x'"),
         ("run", {"init_layers": (0,)}, "run.init_layers = \\(0,\\): needs run.init_from"),
         ("run", {"init_from": "x", "init_layers": (0, -1)}, "run.init_layers = \\(0, -1\\): must be at least 0"),
         ("model", {"positions": "rotary", "num_heads": 256}, "heads of 3 are odd"),
@@ -97,6 +105,16 @@ def test_impossible_values_are_named(section, fields, named):
         from_dict(values)
 
 
+def test_a_checkpoint_that_is_evaluated_before_the_last_is_enough_to_keep_the_best():
+    """The least common multiple counts, whichever of the two is the larger."""
+    for fields in (
+        {"steps": 1_000_000, "save_every": 999, "eval_every": 1001},
+        {"steps": 10_001, "save_every": 1000, "eval_every": 5000},
+        {"steps": 10_001, "save_every": 5000, "eval_every": 1000},
+    ):
+        assert override(Config(), run={"keep_best": "eval_mlm_loss"} | fields).run.keep_best
+
+
 def test_original_flaws_are_of_pairs():
     values = to_dict(Config())
     values["data"].update(examples="full_sentences", original_flaws=True)
@@ -137,6 +155,7 @@ FINE_TUNING = {
     [
         ("", {"task": {"train": ("x",)}}, "task.train = .*: needs task.kind"),
         ("", {"sweep": {"lr": (1e-4,), "seeds": (1,)}}, "sweep.lr, sweep.seeds: is for fine-tuning"),
+        ("classify", {"run": {"keep_best": "dev_loss"}}, "run.keep_best = 'dev_loss': is for pretraining; .*select"),
         ("classify", {"task": {"dev_share": 0.0}}, "task.dev_share = 0.0: nothing to measure on"),
         ("classify", {"task": {"endings": ("a", "b")}}, "needs task.kind = choice"),
         ("classify", {"task": {"labels": ("a", "a")}}, "names a label twice"),

@@ -11,7 +11,7 @@ from small import one_device_mesh
 
 from bertjax import batch
 from bertjax.config.schema import ComputeConfig
-from bertjax.errors import DataError
+from bertjax.errors import CheckpointError, DataError
 from bertjax.finetuning import evaluation as module
 from bertjax.finetuning import scores
 from bertjax.finetuning.evaluation import evaluate_parts, evaluator, held_out, labelled_forward, logits_step
@@ -203,6 +203,9 @@ def test_a_run_is_measured_on_its_dev_and_its_test(run):
         assert result[name]["examples"] == count
         assert result[name]["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(truth, given, strict=True)]))
     json.dumps(result, allow_nan=False)
+    assert evaluate_parts(config, directory, step=1) == result
+    with pytest.raises(CheckpointError, match="/2: there is no such step"):
+        evaluate_parts(config, directory, step=2)
 
 
 def test_a_run_without_a_dev_is_measured_on_the_share_of_train(run):

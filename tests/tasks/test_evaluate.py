@@ -7,7 +7,7 @@ import pytest
 from small import one_device_mesh, tiny
 
 from bertjax.data import context_free, masking
-from bertjax.errors import NumericError
+from bertjax.errors import CheckpointError, NumericError
 from bertjax.tasks import evaluate as module
 from bertjax.tasks.evaluate import evaluate, evaluator, unigram_log_probs
 from bertjax.tasks.inputs import open_data
@@ -26,6 +26,41 @@ def test_evaluation_is_repeatable_and_says_what_it_is(trained):
     assert {"masked_loss", "masked_accuracy"} <= set(result)
     # Uniform over 400 pieces would be 5.99; real text is less even than that.
     assert 4.0 < result["unigram_loss"] < 5.99
+
+
+def test_a_model_is_judged_by_all_that_it_changes(trained, inputs, tmp_path):
+    """The two levels beside its numbers follow from the text. And rows of another phase are other rows."""
+    config, directory = trained
+    line = next(line for line in metrics.read(directory / metrics.METRICS) if "eval_mlm_loss" in line)
+    mesh = one_device_mesh(config)
+    made = [
+        module.evaluation(config, *open_data(config, tmp_path), mesh)
+        for config in (
+            config,
+            tiny(data=inputs | {"batch_size": 16, "loader_threads": 1}, run={"steps": 9}),
+            tiny(data=inputs | {"seq_len": 16}),
+            tiny(data=inputs | {"final_mask_rate": 0.1}),
+            tiny(data=inputs, run={"eval_rows": 16}),
+        )
+    ]
+    levels = {"eval_unigram_loss", "eval_context_free_loss"}
+    assert {f"eval_{key}" for key in made[0].judges} == line.keys() - levels - {"step"}
+    assert made[0].on == made[1].on and len({one.on for one in made}) == 4
+    masked = tiny(data=inputs | {"mask_shares": (0.0, 0.5, 0.5)}, objective={"pair": 0.0})
+    judges = module.evaluation(masked, *open_data(masked, tmp_path), mesh).judges
+    assert judges == ("mlm_loss", "mlm_accuracy", "context_gain")
+
+
+def test_a_step_can_be_named(trained):
+    config, directory = trained
+    lines = {line["step"]: line for line in metrics.read(directory / metrics.METRICS) if "eval_mlm_loss" in line}
+    for step in (3, 6):
+        result = evaluate(config, directory, step)
+        assert result["steps"] == step
+        assert result["mlm_loss"] == pytest.approx(lines[step]["eval_mlm_loss"], rel=1e-6)
+    assert lines[3]["eval_mlm_loss"] != pytest.approx(lines[6]["eval_mlm_loss"], rel=1e-6)
+    with pytest.raises(CheckpointError, match=r"/4: there is no such step; .*--step=3\|6$"):
+        evaluate(config, directory, 4)
 
 
 def test_unigram_log_probabilities_are_those_of_the_counts():

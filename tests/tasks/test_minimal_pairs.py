@@ -18,10 +18,11 @@ from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, NumericError
 from bertjax.model import network
 from bertjax.parallel import sharding
+from bertjax.steps import numbers
 from bertjax.tasks import minimal_pairs
 from bertjax.tasks.minimal_pairs import asked, evaluation, judged, plot, score, table
 from bertjax.tasks.pretrain import pretrain
-from bertjax.train import metrics
+from bertjax.train import checkpoint, metrics
 from bertjax.trained.pairs import Paradigm, read
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -182,12 +183,19 @@ def test_the_command_prints_one_object_and_draws(bert, sets, tmp_path, capsys):
 
 
 def test_a_run_evaluates_its_pairs(inputs, sets, tmp_path):
-    config = tiny(data=inputs, run={"pairs": (str(sets),), "pairs_limit": 2, "steps": 2, "eval_every": 1})
+    """And keeps the checkpoint that is the best by one of their numbers."""
+    saves = {"save_every": 1, "keep": 1, "keep_best": "pairs_x_accuracy"}
+    config = tiny(data=inputs, run={"pairs": (str(sets),), "pairs_limit": 2, "steps": 2, "eval_every": 1} | saves)
     assert pretrain(config, tmp_path)
     lines = [x for x in metrics.read(tmp_path / metrics.METRICS) if "pairs_accuracy" in x]
     assert [line["step"] for line in lines] == [1, 2]
     names = {"pairs_accuracy", "pairs_standard_error", "pairs_x_accuracy", "pairs_y_accuracy"}
     assert all(line.keys() == names | {"step"} and all(map(math.isfinite, line.values())) for line in lines)
+    best = max(lines, key=lambda line: line["pairs_x_accuracy"])["step"]
+    assert checkpoint.chosen(tmp_path / "checkpoints", "best") == best
+    assert numbers(tmp_path / "checkpoints") == sorted({best, 2})
+    (one,) = evaluation(config, tokenizer.load(inputs["tokenizer"], lower_case=True), one_device_mesh(config))
+    assert {f"pairs_{key}" for key in one.judges} == names - {"pairs_standard_error"}
     result = score(tmp_path, [sets], by="pll", limit=2)
     assert result["pairs"] == 5
     assert lines[-1]["pairs_accuracy"] == pytest.approx(result["accuracy"])

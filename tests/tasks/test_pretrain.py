@@ -204,6 +204,8 @@ def test_a_run_in_two_phases(phased):
     evaluated = [line["eval_mlm_loss"] for line in lines if "eval_mlm_loss" in line]
     assert len(evaluated) == 4 and evaluate(config, directory)["mlm_loss"] == pytest.approx(evaluated[-1], rel=1e-6)
     assert numbers(directory / "checkpoints") == [4, 6, 8]
+    # A step that is named is evaluated in its own phase.
+    assert evaluate(config, directory, 4)["mlm_loss"] == pytest.approx(evaluated[1], rel=1e-6)
 
 
 def test_a_run_that_is_stopped_in_each_phase_changes_nothing(phased, tmp_path, monkeypatch):
@@ -329,6 +331,12 @@ def test_wrong_inputs_are_refused_before_anything_is_written(inputs, trained, tm
         ({"data": inputs, "model": {"vocab_size": 399}}, DataError, "model.vocab_size = 399"),
         ({"data": inputs | {"batch_size": 12}}, ConfigError, "data.batch_size"),
         ({"data": inputs, "mesh": {"fsdp": 3}}, ConfigError, "8 devices"),
+        (
+            {"data": inputs, "run": {"keep_best": "eval_unigram_loss"}},
+            ConfigError,
+            "run.keep_best = 'eval_uni.*mlm_loss",
+        ),
+        ({"data": inputs, "run": {"keep_best": "pairs_accuracy"}}, ConfigError, "run.keep_best = 'pairs_accuracy'"),
     ]
     for changes, kind, named in cases:
         with pytest.raises(kind, match=named) as error:

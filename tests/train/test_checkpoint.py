@@ -31,7 +31,7 @@ from bertjax.steps import (
     write_manifest,
 )
 from bertjax.train import checkpoint
-from bertjax.train.checkpoint import Checkpoints, last_good, restore
+from bertjax.train.checkpoint import Checkpoints, Judged, best_step, last_good, restore
 from bertjax.train.guard import Skipped
 from bertjax.train.optim import Averaged
 from bertjax.train.session import Engine
@@ -359,6 +359,103 @@ def test_what_a_run_goes_back_to_is_whole_and_due_and_of_an_update_that_was_made
     assert last_good(saved).skipped == Skipped()
 
 
+def judged(values, by="eval_mlm_loss", on="rows"):
+    return {step: Judged(by, value, on) for step, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("by", "step"),
+    [("eval_mlm_loss", 20), ("slope_loss", 20), ("eval_mlm_accuracy", 30), ("eval_context_gain", 30)],
+)
+def test_of_a_loss_the_least_is_best_and_of_all_else_the_largest(by, step):
+    """And of equal ones the first, so that what comes later changes nothing."""
+    assert best_step(judged({10: 0.0, 20: -1.0, 30: 2.0, 40: 1.0, 50: -1.0, 60: 2.0}, by)) == step
+
+
+def test_numbers_of_something_else_say_nothing():
+    """Of another evaluation, or on other rows: the best begins anew, and until there is a new one the old one stays."""
+    old = judged({10: 3.0, 20: 1.0, 30: 2.0})
+    assert best_step(old) == 20
+    assert best_step(old | judged({40: 9.0, 50: 8.0}, on="longer rows")) == 50
+    assert best_step(old | judged({40: 9.0}, by="eval_pair_loss")) == 40
+    assert best_step({}) is None
+
+
+JUDGING = Config(run=RunConfig(steps=100, save_every=10, eval_every=10, keep_best="eval_loss"))
+
+
+def judge(directory, losses, *, keep=1, keep_best=True, config=JUDGING, **more):
+    """Saves steps whose evaluation gave these losses; None = it had none."""
+    checkpoints = Checkpoints(directory, keep=keep, keep_best=keep_best)
+    for step, loss in losses.items():
+        judged = None if loss is None else Judged("eval_loss", loss, "rows")
+        checkpoints.save(step, state(step), identity={}, rows=0, config=config, judged=judged, **more)
+    checkpoints.close()
+
+
+def test_the_best_stays_besides_the_newest(tmp_path):
+    """Until it is overtaken, also by a run that goes on; and no longer where it is not asked for any more."""
+    judge(tmp_path, {10: 3.0, 20: 1.0, 30: 2.0, 35: None, 40: 2.5})
+    assert numbers(tmp_path) == [20, 40] and checkpoint.chosen(tmp_path, "best") == 20
+    assert checkpoint.saved(tmp_path).judged == Judged("eval_loss", 2.5, "rows")
+    judge(tmp_path, {50: 1.0, 60: 0.5}, keep=2)
+    assert numbers(tmp_path) == [50, 60] and checkpoint.chosen(tmp_path, "best") == 60
+    judge(tmp_path, {70: 2.0, 80: 2.0, 90: 2.0}, keep=2)
+    assert numbers(tmp_path) == [60, 80, 90]
+    judge(tmp_path, {100: 2.0}, keep=2, keep_best=False)
+    assert numbers(tmp_path) == [90, 100]
+
+
+def test_where_a_run_was_stopped_does_not_decide_which_is_best(tmp_path):
+    """Steps that are saved only for that, or while updates were skipped, were not there in another run. The last is."""
+    judge(tmp_path, {10: 3.0, 15: 1.0})
+    judge(tmp_path, {20: 2.0}, skipped=Skipped(2, 2))
+    judge(tmp_path, {30: 4.0})
+    assert numbers(tmp_path) == [10, 30]
+    judge(tmp_path, {39: 2.5}, config=Config(run=RunConfig(steps=39, save_every=10, keep_best="eval_loss")))
+    judge(tmp_path, {40: 5.0})
+    assert numbers(tmp_path) == [39, 40]
+
+
+def test_a_best_that_is_gone_or_damaged_costs_no_other(tmp_path):
+    """Of those that are left one is the best; one that cannot be read may be it: it stays, and is not passed over."""
+    judge(tmp_path, {10: 1.0, 20: 3.0, 30: 2.0, 40: 4.0}, keep=3)
+    drop_after(tmp_path, 30)
+    flip(tmp_path / "10" / "place" / "metadata")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/10/place/metadata: damaged.*: name one of [^\n]*10.20.30$"):
+        checkpoint.chosen(tmp_path, "best")
+    judge(tmp_path, {40: 4.0, 50: 5.0})
+    assert numbers(tmp_path) == [10, 30, 50]
+    shutil.rmtree(tmp_path / "10")
+    assert checkpoint.chosen(tmp_path, "best") == 30
+    judge(tmp_path, {60: 6.0})
+    assert numbers(tmp_path) == [30, 60]
+
+
+def test_a_step_can_be_named(tmp_path):
+    """One that is not there is refused, with those that are; never is another one taken."""
+    judge(tmp_path, {10: 1.0, 20: 3.0, 30: 2.0}, keep=2)
+    for step, found in (("best", 10), (20, 20), ("newest", 30)):
+        for read, abstract in READS.values():
+            restored = read(tmp_path, abstract, step=step)
+            weights = restored.state["w"] if isinstance(restored.state, dict) else restored.state.params["w"]
+            assert restored.step == found
+            np.testing.assert_array_equal(weights, state(found).params["w"])
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/15: there is no such step; .*--step=10\|20\|30$"):
+        checkpoint.restore_params(tmp_path, PARAMS, step=15)
+    flip(next((tmp_path / "10" / "state" / "d").iterdir()))
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/10/state/[^\n]*; name another --step$"):
+        checkpoint.restore_params(tmp_path, PARAMS, step="best")
+
+
+def test_a_best_that_nothing_decides_is_refused(saved, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no best is kept, as run.keep_best = ''; name one .*--step=10\|15$"):
+        checkpoint.chosen(saved, "best")
+    judge(tmp_path / "other", {5: None})
+    with pytest.raises(CheckpointError, match="none was evaluated, so none is the best; name one .*--step=5$"):
+        checkpoint.chosen(tmp_path / "other", "best")
+
+
 def test_parameters_come_alone(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     params = {"w": jnp.arange(12.0).reshape(3, 4)}
@@ -442,6 +539,11 @@ def test_a_bucket_gives_the_same_bits(in_bucket, bucket):
     assert checkpoint.saved(in_bucket).config == to_dict(Config())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0).params)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.restore_params(in_bucket, shapes).state, state(15).params)
+
+
+def test_the_best_stays_in_a_bucket_too(in_bucket):
+    judge(in_bucket, {20: 1.0, 30: 2.0, 40: 3.0})
+    assert numbers(in_bucket) == [20, 40] and checkpoint.chosen(in_bucket, "best") == 20
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "swapped"])

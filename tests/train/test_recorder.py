@@ -71,6 +71,16 @@ def test_an_evaluation_is_recorded_under_its_name(recorder, tmp_path):
     assert metrics.read(tmp_path / metrics.METRICS) == [{"step": 3, "eval_mlm_loss": 2.0}]
 
 
+def test_what_was_measured_at_a_step_is_known_until_the_next_evaluation(recorder):
+    """Of all evaluations of that step, and of no other step."""
+    recorder.evaluated(3, "eval", {"mlm_loss": 2.0})
+    recorder.evaluated(3, "pairs", {"accuracy": 0.5})
+    assert recorder.measured(3) == {"eval_mlm_loss": 2.0, "pairs_accuracy": 0.5}
+    assert recorder.measured(4) == {}
+    recorder.evaluated(6, "eval", {"mlm_loss": 1.0})
+    assert (recorder.measured(3), recorder.measured(6)) == ({}, {"eval_mlm_loss": 1.0})
+
+
 @pytest.mark.parametrize("bad", [{"loss": np.nan}, {"grad_norm": np.inf}])
 def test_a_number_that_is_none_stops_the_run(recorder, bad):
     recorder.add(1, values(1.0) | bad, BATCH, 0.0)

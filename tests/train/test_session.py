@@ -266,6 +266,84 @@ def model_of(directory):
     return float(found.state["slope"]), found
 
 
+KEEPING = override(SELECTING, run={"save_every": 2, "keep": 1, "keep_best": "dev_near"})
+
+
+def judging(on=""):
+    return (Evaluation("dev", 2, PASSING["evaluations"][0].function, judges=("near",), on=on),)
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory):
+    """A run that keeps its best checkpoint, which step that is, and how others of the kind are trained."""
+    directory, task = tmp_path_factory.mktemp("keeping"), {"evaluations": judging()}
+    task["engine"] = session.Engine(KEEPING, toy.task(**task), toy.sharding.make_mesh(KEEPING.mesh))
+    assert toy.train(directory, KEEPING, **task)
+    near = dict(logged(directory, "step", "dev_near"))
+    best = max(near, key=near.get)
+    assert 2 < best < 16 and kept(directory) == ([best, 20], best)
+    return directory, best, task
+
+
+def kept(directory):
+    return numbers(directory / "checkpoints"), checkpoint.chosen(directory / "checkpoints", "best")
+
+
+def best_of(directory):
+    found = checkpoint.restore_params(directory / "checkpoints", {"slope": np.zeros((), np.float32)}, step="best")
+    return found.step, float(found.state["slope"]), found.judged
+
+
+def test_a_run_keeps_its_best_checkpoint_wherever_it_is_stopped(keeping, tmp_path):
+    """Before it, between two saves; at it; and some saves later, when only it and another are left."""
+    whole, best, task = keeping
+    for stop in (best - 1, best, best + 4):
+        place = tmp_path / str(stop)
+        assert not toy.train(place, KEEPING, batches=failing(stop + 1), **task)
+        assert toy.train(place, KEEPING, **task)
+        assert kept(place) == ([best, 20], best) and best_of(place) == best_of(whole)
+    step, slope, judged = best_of(whole)
+    assert judged.value == -abs(slope - 1.0) == dict(logged(whole, "step", "dev_near"))[step]
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_makes_it_again(keeping, tmp_path, capsys):
+    """It is set aside while it is the newest, and the run goes on from the one before."""
+    whole, best, task = keeping
+    assert toy.train(tmp_path, override(KEEPING, run={"steps": best, "keep": 2}), **task)
+    assert kept(tmp_path) == ([best - 2, best], best)
+    victim = next((tmp_path / "checkpoints" / str(best) / "state").rglob("manifest.ocdbt"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert toy.train(tmp_path, KEEPING, **task)
+    assert f"goes on from step {best - 2}" in capsys.readouterr().err
+    assert kept(tmp_path) == ([best, 20], best) and best_of(tmp_path) == best_of(whole)
+
+
+def test_a_run_that_goes_back_keeps_the_best_of_what_is_left(keeping, tmp_path, capsys):
+    """The best before it diverged is not lost with what came after."""
+    _, best, task = keeping
+
+    class Spoiled(toy.Rows):
+        def __next__(self):
+            bad = self._row == (best + 4) * toy.CONFIG.data.batch_size
+            batch = super().__next__()
+            return batch | {"x": batch["x"] * np.nan} if bad else batch
+
+    assert toy.train(tmp_path, override(KEEPING, run={"skip_limit": 1}), batches=Spoiled, **task)
+    assert f"goes back to step {best + 4}, and on with row" in capsys.readouterr().err
+    assert kept(tmp_path) == ([best, 20], best)
+
+
+def test_in_a_phase_with_other_rows_the_best_begins_anew(keeping, tmp_path):
+    """What was measured on others was nearer, and says nothing of these."""
+    _, best, task = keeping
+    config = override(KEEPING, phases={"steps": (best + 2, 18 - best)})
+    same, other = (toy.task(evaluations=judging(on)) for on in ("", "others"))
+    assert toy.train(tmp_path / "same", config, later=(same,), **task)
+    assert kept(tmp_path / "same") == ([best, 20], best)
+    assert toy.train(tmp_path / "other", config, later=(other,), **task)
+    assert kept(tmp_path / "other") == ([best + 4, 20], best + 4)
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_a_run_that_selects_goes_on_to_the_bit_and_leaves_its_best(tmp_path, ema):
     """Stopped before its best evaluation, at it and after it; also where an average is what is evaluated."""

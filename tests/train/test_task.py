@@ -9,9 +9,10 @@ import toy
 
 from bertjax.config.phases import phases
 from bertjax.config.recipe import override
-from bertjax.errors import OutOfMemory
+from bertjax.errors import ConfigError, OutOfMemory
 from bertjax.train import metrics
-from bertjax.train.task import Stage
+from bertjax.train.checkpoint import Judged
+from bertjax.train.task import Evaluation, Stage
 
 
 def test_a_task_that_is_no_language_model_is_learnt(tmp_path):
@@ -22,6 +23,27 @@ def test_a_task_that_is_no_language_model_is_learnt(tmp_path):
     losses = [line["squares_loss"] for line in lines if "squares_loss" in line]
     assert losses[-1] < 0.05 * losses[0]
     assert (tmp_path / "curves.png").exists()
+
+
+def test_a_model_is_judged_by_a_number_that_an_evaluation_names_for_it():
+    """By its name in metrics.jsonl; another is refused with those that would do."""
+    task = toy.task(
+        evaluations=(
+            Evaluation("eval", 5, dict, judges=("mlm_loss", "gain"), on="short rows"),
+            Evaluation("pairs", 5, dict, judges=("accuracy",), on="sentences"),
+        )
+    )
+    values = {"eval_mlm_loss": 2.0, "eval_unigram_loss": 3.0, "pairs_accuracy": 0.75}
+    assert task.judged("eval_mlm_loss", values) == Judged("eval_mlm_loss", 2.0, "short rows")
+    assert task.judged("pairs_accuracy", values) == Judged("pairs_accuracy", 0.75, "sentences")
+    assert task.judged("eval_gain", values) is None and task.judged("", values) is None
+    for name in ("", "eval_mlm_loss", "pairs_accuracy"):
+        task.check_judge(name)
+    for name in ("eval_unigram_loss", "mlm_loss", "eval", "pairs_mlm_loss"):
+        with pytest.raises(ConfigError, match=f"^run.keep_best = '{name}': .*; name one of eval_mlm_loss, eval_gain, "):
+            task.check_judge(name)
+    with pytest.raises(ConfigError, match="set it to ''$"):
+        toy.task().check_judge("slope_error")
 
 
 class Room:

@@ -16,7 +16,7 @@ from bertjax.config.task_fields import TaskConfig
 from bertjax.data import tokenizer
 from bertjax.errors import CheckpointError, DataError, NumericError, StorageError
 from bertjax.steps import numbers
-from bertjax.train import checkpoint, workdir
+from bertjax.train import checkpoint, metrics, workdir
 from bertjax.train.state import TrainState
 from bertjax.trained.exchange import export_directory, import_directory
 from bertjax.trained.load import load
@@ -63,7 +63,7 @@ def test_only_the_parameters_are_written(vocabulary, tmp_path):
 def test_the_card_names_no_place(vocabulary, tmp_path):
     made = import_directory(directories.write(tmp_path / "hf", tokenizer=vocabulary), tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").write_bytes(
-        b'{"step": 1, "eval_mlm_loss": 3.5}\n\xff\n{"step": 2, "eval_mlm_loss": 2.5}\n{"step": 2, "loss": 1.0}\n'
+        b'{"step": 0, "eval_mlm_loss": 3.5}\n\xff\n{"step": 0, "eval_mlm_loss": 2.5}\n{"step": 0, "loss": 1.0}\n'
     )
     places = {"source": (str(tmp_path / "source"),), "prepared": str(tmp_path / "prepared")}
     phases = {"steps": (made.run.steps - 1, 1)}
@@ -136,9 +136,9 @@ def test_the_card_of_a_task_shows_its_fields_and_last_numbers_but_no_file(vocabu
     source = directories.write(tmp_path / "hf", "bert_classify", tokenizer=vocabulary)
     made = import_directory(source, tmp_path / "run")
     lines = (
-        '{"step": 1, "dev_accuracy": 0.5}',
-        '{"step": 2, "dev_accuracy": 0.75}',
-        '{"step": 2, "test_accuracy": 0.5}',
+        '{"step": 0, "dev_accuracy": 0.5}',
+        '{"step": 0, "dev_accuracy": 0.75}',
+        '{"step": 0, "test_accuracy": 0.5}',
     )
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     private = {"train": ("/home/me/train.tsv",), "dev": ("/home/me/dev.tsv",), "test": ("/home/me/test.tsv",)}
@@ -146,6 +146,24 @@ def test_the_card_of_a_task_shows_its_fields_and_last_numbers_but_no_file(vocabu
     card = (tmp_path / "out" / "README.md").read_text()
     assert "/home/me" not in card and "| `config.task.kind` | `classify` |" in card and "objective" not in card
     assert "| `held out.dev_accuracy` | `0.75` |" in card and "| `held out.test_accuracy` | `0.5` |" in card
+
+
+def test_the_best_or_a_step_by_its_number_is_exported_with_its_own_numbers(trained, tmp_path):
+    """Those of a later evaluation are of another model."""
+    config, directory = trained
+    lines = {line["step"]: line for line in metrics.read(directory / metrics.METRICS) if "eval_mlm_loss" in line}
+    weights = {}
+    for step in (3, "newest"):
+        out = tmp_path / f"out{step}"
+        found = export_directory(config, directory, out, step)
+        assert found == (3 if step == 3 else 6)
+        card, value = (out / "README.md").read_text(), lines[found]["eval_mlm_loss"]
+        assert f"| `steps` | `{found}` |" in card and f"| `held out.eval_mlm_loss` | `{value}` |" in card
+        weights[found] = (out / "model.safetensors").read_bytes()
+    assert weights[3] != weights[6]
+    with pytest.raises(CheckpointError, match=r"/checkpoints: no best is kept, as run.keep_best = ''; .*--step=3\|6$"):
+        export_directory(config, directory, tmp_path / "out", "best")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_left_of_what_fails(vocabulary, tmp_path, monkeypatch):
@@ -248,6 +266,9 @@ def test_the_commands(vocabulary, tmp_path, capsys):
         (["import", tmp_path / "none", f"--workdir={tmp_path / 'other'}"], 4, "none: there is no such directory"),
         (["import", source, to], 7, "not an empty directory"),
         (["export", to], 2, "--out: is missing"),
+        (["export", to, f"--out={tmp_path / 'x'}", "--step=last"], 2, "--step=last: must be the number of a step"),
+        (["export", to, f"--out={tmp_path / 'x'}", "--step=7"], 4, "checkpoints/7: there is no such step; name one"),
+        (["export", to, f"--out={tmp_path / 'x'}", "--step=best"], 4, "no best is kept, as run.keep_best = ''"),
         (["export", to, f"--out={tmp_path / 'out'}"], 7, "not an empty directory"),
         (["export", f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / 'x'}"], 2, "config.json: not found"),
     ):
