@@ -58,10 +58,8 @@ def test_a_batch_has_the_fields_of_what_its_run_learns(kind):
         assert fields["labels"].shape == ((*items, 2) if kind == "span" else items)
         assert fields["labels"].dtype == (np.float32 if kind == "regress" else np.int32)
         rows = batch.synthetic(config)
-        whole = batch.fields(config)
-        assert {name: (x.shape, x.dtype) for name, x in rows.items()} == {
-            n: (f.shape, f.dtype) for n, f in whole.items()
-        }
+        wanted = {name: (field.shape, field.dtype) for name, field in batch.fields(config).items()}
+        assert {name: (x.shape, x.dtype) for name, x in rows.items()} == wanted
         assert (rows["label_weights"] == 1).all() and sorted(rows["numbers"].flat) == list(range(rows["numbers"].size))
         if kind == "span":
             for end in range(2):  # inside the example that asks

@@ -71,6 +71,7 @@ SMALL = {
         "--config.model.vocab_size=300",
     ],
     "bench train": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
+    "bench checkpoint": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
     "score": ["--limit=1"],

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import directories
 import jax
 import light
 import pytest
+from small import tiny
 
+from bertjax import batch
 from bertjax.bench import memory
 from bertjax.config.recipe import override
 from bertjax.errors import ConfigError
+from bertjax.tasks import fit
 
 LONG = pytest.mark.long
 MB = 10**6
@@ -71,3 +75,24 @@ def test_what_is_free_must_be_known(monkeypatch):
     monkeypatch.setattr(memory.memory, "free", lambda mesh: None)
     with pytest.raises(ConfigError, match="cpu: does not tell what memory is free; give data.batch_size"):
         memory.largest_batch(light.CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["classify", "regress", "tag", "span", "choice"])
+def test_a_task_with_labels_is_planned_with_its_head(kind):
+    """Its step takes the rows of its kind, with two labels where it names none."""
+    task = {"kind": kind, "train": ("x",)} | ({"endings": ("a", "b")} if kind == "choice" else {})
+    made = memory.plan(tiny(task=task, model={"num_layers": 1}, data={"packing": 2}))
+    model, shapes = made.config.model, fit.shapes(made.config, 8)
+    assert len(model.labels) == 2 or kind not in ("classify", "tag")
+    assert "mlm_head" not in model.heads
+    assert shapes.keys() == batch.synthetic(made.config).keys() and made.task.terms.keys() == {kind}
+    made.engine.step.lower(made.engine.shapes, shapes)
+    named = memory.plan(tiny(task=task | {"labels": ("a", "b", "c")})) if kind == "tag" else None
+    assert named is None or named.config.model.labels == ("a", "b", "c")
+
+
+def test_a_task_with_labels_is_planned_on_its_model(tmp_path):
+    source = directories.write(tmp_path / "model")
+    task = {"kind": "classify", "train": ("x",)}
+    made = memory.plan(tiny(task=task, run={"init_from": str(source)}, model={"hidden_size": 64, "embedding_size": 64}))
+    assert made.config.model.hidden_size == 32

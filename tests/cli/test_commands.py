@@ -86,7 +86,6 @@ MISTAKES = [
     (["profile", RECIPE, "--out=/proc/x"], 7, "/proc/x: cannot be written"),
     (["profile", RECIPE, "--config.mesh.tensor=3"], 2, "mesh = data 0, fsdp 1, tensor 3: must multiply to"),
     (["profile", PHASES], 2, "phases.steps = (900000, 100000): are several; say which is meant"),
-    (["profile", RECIPE, "--config.task.kind=classify"], 2, "task.kind = classify: what is profiled is pretraining"),
     (["bench", "train", RECIPE, "--vs=jax"], 2, "--vs=jax: must be hf or hf:eager or hf:sdpa or hf:compile"),
     (
         ["bench", "train", PHASES],
