@@ -41,6 +41,17 @@ PHASES = ["--config.phases.steps=1,1", "--config.phases.seq_len=32,64", "--confi
 
 LENGTH = re.compile(r"(--config\.(?:run|optim|phases)\.(?:steps|warmup_steps|eval_every|save_every))=([\d,]+)$")
 
+SIZES = [
+    "--config.model.num_layers=1",
+    "--config.model.vocab_size=300",
+    "--config.model.hidden_size=32",
+    "--config.model.embedding_size=32",
+    "--config.model.num_heads=2",
+    "--config.model.ffn_size=32",
+    "--config.data.batch_size=4",
+]
+"""What makes a step small."""
+
 SMALL = {
     "finetune": [
         "--config.task.epochs=1",
@@ -48,15 +59,7 @@ SMALL = {
         "--config.data.seq_len=32",
         "--config.data.buckets=32",
     ],
-    "info": [
-        "--config.model.num_layers=1",
-        "--config.model.vocab_size=300",
-        "--config.model.hidden_size=32",
-        "--config.model.embedding_size=32",
-        "--config.model.num_heads=2",
-        "--config.model.ffn_size=32",
-        "--config.data.batch_size=4",
-    ],
+    "info": SIZES,
     "compile": RUN[4:6]
     + [
         "--config.data.batch_size=16",
@@ -64,14 +67,9 @@ SMALL = {
         "--config.model.vocab_size=300",
         "--config.model.num_layers=1",
     ],
-    "profile": [
-        "--steps=1",
-        "--config.data.batch_size=4",
-        "--config.model.num_layers=1",
-        "--config.model.vocab_size=300",
-    ],
-    "bench train": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
-    "bench checkpoint": ["--windows=1", "--config.model.num_layers=1", "--config.model.vocab_size=300"],
+    "profile": ["--steps=1", *SIZES],
+    "bench train": ["--windows=1", *SIZES],
+    "bench checkpoint": ["--windows=1", *SIZES],
     "bench data": ["--seconds=0.2", "--config.data.seq_len=64"],
     "bench encode": ["--repeats=1"],
     "score": ["--limit=1"],
