@@ -19,11 +19,11 @@ import gc, json, os, signal, sys
 from pathlib import Path
 
 from bertjax.config.recipe import from_dict
-from bertjax.tasks import pretrain as pretraining
+from bertjax.tasks import evaluate as evaluation, pretrain as pretraining
 from bertjax.train.task import Evaluation
 
 config, directory = from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])
-held_out, memory, evaluations = pretraining.held_out, {}, 0
+held_out, memory, evaluations = evaluation.held_out, {}, 0
 
 
 def mebibytes():
@@ -45,7 +45,7 @@ def measured(*arguments):
     return evaluate
 
 
-pretraining.held_out = measured
+evaluation.held_out = measured
 ends = []
 for done in (False, False, False, True):
     assert pretraining.pretrain(config, directory) is done

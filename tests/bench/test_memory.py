@@ -80,7 +80,7 @@ def test_what_is_free_must_be_known(monkeypatch):
 @pytest.mark.parametrize("kind", ["classify", "regress", "tag", "span", "choice"])
 def test_a_task_with_labels_is_planned_with_its_head(kind):
     """Its step takes the rows of its kind, with two labels where it names none."""
-    task = {"kind": kind, "train": ("x",)} | ({"endings": ("a", "b")} if kind == "choice" else {})
+    task = {"kind": kind, "train": ("x",), "max_question": 8} | ({"endings": ("a", "b")} if kind == "choice" else {})
     made = memory.plan(tiny(task=task, model={"num_layers": 1}, data={"packing": 2}))
     model, shapes = made.config.model, fit.shapes(made.config, 8)
     assert len(model.labels) == 2 or kind not in ("classify", "tag")
