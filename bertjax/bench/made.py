@@ -26,11 +26,16 @@ class MadeStep:
             start = time.perf_counter()
             self._room.ready(self._phase, self._task, self._step, engine.shapes)
             self.compile_seconds = time.perf_counter() - start
-            self.program = self._step.compile(engine.shapes, fit.shapes(config, config.data.batch_size))
+            self._shapes = engine.shapes, fit.shapes(config, config.data.batch_size)
+            self.program = self._step.compile(*self._shapes)
             """What is executed."""
             self._rows = cycle([sharding.put_batch(one, plan.mesh) for one in rows])
             self.state = engine.fresh(config.run.seed)
             """After the updates so far."""
+
+    def compile_again(self) -> None:
+        """As it is compiled for the first time, but for what JAX keeps on disk. The result is thrown away."""
+        self._step.lower(*self._shapes).compile()
 
     def __call__(self) -> None:
         with self._room.told(self._phase, self._task):

@@ -31,7 +31,6 @@ def work(config: Config, rows: Rows | None, *, cache: str, shared: bool) -> Work
 
     from bertjax.bench.made import MadeStep
     from bertjax.bench.memory import plan
-    from bertjax.tasks import fit
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -41,8 +40,7 @@ def work(config: Config, rows: Rows | None, *, cache: str, shared: bool) -> Work
     rows = rows or [batch.synthetic(made.config)]
     train, counts = MadeStep(made, rows), cycle([Count.of(one["segments"]) for one in rows])
     jax.clear_caches()
-    again = made.engine.step.lower(made.engine.shapes, fit.shapes(made.config, config.data.batch_size))
-    cached = _seconds(again.compile)
+    cached = _seconds(train.compile_again)
     by_xla = None if config.teacher.path else flops_by_xla(config)
 
     def step() -> Count:

@@ -54,3 +54,18 @@ def test_memory_that_runs_out_is_told(plan, monkeypatch):
     monkeypatch.setattr(made, "_step", fail)
     with pytest.raises(OutOfMemory, match="memory ran out"):
         made()
+
+
+def test_compiled_again_it_comes_from_disk(plan):
+    """The same program, so that what JAX has kept of the first compilation serves."""
+    name, events = "jax_persistent_cache_min_compile_time_secs", []
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        made = MadeStep(plan, [random_batch(CONFIG)])
+        jax.clear_caches()
+        jax.monitoring.register_event_listener(lambda event, **more: events.append(event))
+        made.compile_again()
+    finally:
+        jax.config.update(name, before)
+    assert "/jax/compilation_cache/cache_hits" in events and "/jax/compilation_cache/cache_misses" not in events
