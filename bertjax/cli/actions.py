@@ -259,7 +259,9 @@ def bench_train(config: Config, workdir: Path | None, phase: int, vs: str, windo
     from bertjax.tasks.inputs import open_data
 
     config, rows = alone(config, phase), None
-    if workdir is not None:
+    if workdir is not None and config.task.kind:
+        say(f"task.kind = {config.task.kind}: is timed on full rows of random tokens")
+    elif workdir is not None:
         tokenizer, prepared = open_data(config, workdir)
         rows = real_rows(config, prepared, tokenizer)
     result = bench(config, vs=vs, windows=windows, rows=rows)

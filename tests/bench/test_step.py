@@ -79,6 +79,18 @@ def test_real_rows_are_those_of_a_run(inputs):
     assert len({one["tokens"].tobytes() for one in rows}) == 8 and any((one["segments"] == 0).any() for one in rows)
 
 
+def test_the_rows_of_a_run_are_timed_and_of_a_task_random_ones(monkeypatch, tmp_path, capsys):
+    given = []
+    monkeypatch.setattr(step, "bench", lambda config, **more: given.append(more["rows"]) or {})
+    monkeypatch.setattr(step, "real_rows", lambda config, prepared, tokenizer: [prepared, tokenizer])
+    monkeypatch.setattr("bertjax.tasks.inputs.open_data", lambda config, workdir: ("tokenizer", workdir))
+    for recipe, rows in (("bert:tiny", [tmp_path, "tokenizer"]), ("finetune/glue:sst2,small", None)):
+        with pytest.raises(SystemExit) as end:
+            main(["bench", "train", f"--config={recipe}", f"--workdir={tmp_path}", "--json"])
+        assert not end.value.code and given.pop() == rows
+    assert "task.kind = classify: is timed on full rows of random tokens" in capsys.readouterr().err
+
+
 def test_in_turn_with_torch():
     pytest.importorskip("transformers", reason="the [hf] extra is not installed")
     result = bench(tiny(), vs="hf:sdpa", windows=2)
