@@ -38,7 +38,7 @@ def tiny(**sections) -> Config:
 def task_of(config: Config, teacher=None):
     """The task of pretraining by this config, without data; with a teacher beside it if one is given."""
     from bertjax.tasks.distill import distilled
-    from bertjax.tasks.pretrain import pretraining
+    from bertjax.tasks.pretraining import pretraining
 
     task = pretraining(config, batches=lambda row: iter(()))
     return distilled(task, config, teacher) if teacher else task

@@ -18,7 +18,7 @@ from bertjax.model import attention
 from bertjax.model.cost import flops_per_token, peak_tflops, predicted_share
 from bertjax.parallel import memory, sharding, topology
 from bertjax.tasks import fit
-from bertjax.tasks.pretrain import pretraining
+from bertjax.tasks.pretraining import pretraining
 from bertjax.train.session import Engine
 
 _OPERATIONS = 20

@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 from bertjax.config.recipe import override
 from bertjax.config.schema import Config
 from bertjax.errors import ConfigError
-from bertjax.finetuning import finetune
+from bertjax.finetuning import task as finetuning
 from bertjax.model import attention
 from bertjax.parallel import memory, sharding
-from bertjax.tasks import distill, fit, teacher
-from bertjax.tasks.pretrain import pretraining
+from bertjax.tasks import fit
+from bertjax.tasks.pretraining import pretraining
 from bertjax.train.session import Engine
 from bertjax.train.task import Task
 
@@ -50,9 +50,11 @@ def plan(config: Config, devices: list[jax.Device] | None = None) -> Plan:
     sharding.check(config.model, config.data.batch_size // config.optim.accumulate, mesh)
     attention.check(config.model, config.compute, config.data.row_lengths, mesh.devices.flat[0].platform)
     if config.task.kind:
-        config = finetune.without_data(config)
-    task = (finetune.fine_tuning if config.task.kind else pretraining)(config, batches=lambda row: iter(()))
+        config = finetuning.without_data(config)
+    task = (finetuning.fine_tuning if config.task.kind else pretraining)(config, batches=lambda row: iter(()))
     if config.teacher.path:
+        from bertjax.tasks import distill, teacher  # here: only a trained model has a tokenizer
+
         task = distill.distilled(task, config, teacher.load(config, None, mesh))
     return Plan(config, mesh, task, Engine(config, task, mesh))
 

@@ -4,19 +4,22 @@ The peer gets an example a row, padded to the longest of the batch, as its users
 examples, bertjax has them together.
 """
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertjax.bench import own_step, torch_peer
 from bertjax.bench.turns import Rows, Side, Work, in_turn, ratio
 from bertjax.config.schema import Config
-from bertjax.data.dataset import Prepared
-from bertjax.data.loader import train_batches
-from bertjax.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # rows of random tokens take none of the packages that read data or tokenize
+    from bertjax.data.dataset import Prepared
+    from bertjax.data.tokenizer import Tokenizer
 
 _BATCHES = 8  # of real rows: as many lengths as it takes for a fair mean
 
@@ -56,6 +59,8 @@ def bench(config: Config, *, vs: str = "", windows: int = 5, rows: Rows | None =
 
 def real_rows(config: Config, prepared: Prepared, tokenizer: Tokenizer) -> Rows:
     """The first batches of the training stream of a run."""
+    from bertjax.data.loader import train_batches
+
     with closing(train_batches(config.data, prepared, tokenizer, seed=config.run.seed)) as batches:
         return list(islice(batches, _BATCHES))
 

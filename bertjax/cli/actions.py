@@ -256,12 +256,13 @@ def profile(config: Config, topology: str, phase: int, steps: int, out: Path | N
 def bench_train(config: Config, workdir: Path | None, phase: int, vs: str, windows: int, json: bool) -> int:
     from bertjax.bench.step import bench, real_rows, table
     from bertjax.config.phases import alone
-    from bertjax.tasks.inputs import open_data
 
     config, rows = alone(config, phase), None
     if workdir is not None and config.task.kind:
         say(f"task.kind = {config.task.kind}: is timed on full rows of random tokens")
     elif workdir is not None:
+        from bertjax.tasks.inputs import open_data
+
         tokenizer, prepared = open_data(config, workdir)
         rows = real_rows(config, prepared, tokenizer)
     result = bench(config, vs=vs, windows=windows, rows=rows)

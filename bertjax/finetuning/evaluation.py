@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 from bertjax.config.schema import Config, DataConfig, TaskConfig
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.finetuning import scores
-from bertjax.finetuning.inputs import DEV, TEST, encoded, part, tokenizer_of
+from bertjax.finetuning.inputs import encoded, part, tokenizer_of
 from bertjax.finetuning.terms import TERMS
 from bertjax.labelled.batches import eval_batches
 from bertjax.labelled.example import Example
 from bertjax.labelled.reading import read
-from bertjax.labelled.records import Record
+from bertjax.labelled.records import DEV, TEST, Record
 from bertjax.model import network
 from bertjax.parallel import sharding
 from bertjax.train import checkpoint, objective

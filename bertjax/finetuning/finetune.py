@@ -11,22 +11,22 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax import storage
-from bertjax.config.recipe import from_dict, override, to_dict
+from bertjax.config.recipe import from_dict, to_dict
 from bertjax.config.schema import Config
 from bertjax.console import say
 from bertjax.errors import ConfigError
 from bertjax.finetuning import evaluation, inputs, outcome, scores, sweep
-from bertjax.finetuning.inputs import DEV, TEST, TRAIN, Inputs
-from bertjax.finetuning.terms import TERMS
+from bertjax.finetuning.inputs import Inputs
+from bertjax.finetuning.task import fine_tuning
 from bertjax.labelled import batches
+from bertjax.labelled.records import DEV, TEST, TRAIN
 from bertjax.model import attention, network
-from bertjax.model.cost import flops_per_token
 from bertjax.parallel import distributed, sharding
 from bertjax.tasks import fit
 from bertjax.train import checkpoint, metrics, session, workdir
 from bertjax.train.task import Evaluation, Task
 from bertjax.train.workdir import Origin
-from bertjax.trained import load, warmstart
+from bertjax.trained import warmstart
 
 RESULT = "result.json"
 
@@ -67,37 +67,6 @@ def table(result: dict[str, Any]) -> str:
         numbers = (values.get(name) for values in result["metrics"].values())
         lines.append(f"{name:<24}" + "".join(f"{'-' if x is None else f'{x:.4f}':>10}" for x in numbers))
     return "\n".join([*lines, f"predictions, pictures and {RESULT}: {result['workdir']}"])
-
-
-def fine_tuning(
-    config: Config,
-    *,
-    batches: Callable[[int], Any],
-    forward: jax.tree_util.Partial | None = None,
-    evaluations: tuple[Evaluation, ...] = (),
-    identity: checkpoint.Identity | None = None,
-) -> Task:
-    """The task of learning the labels of these batches. `forward` None = that of the model of `config`."""
-    model, kind = config.model, config.task.kind
-    return Task(
-        init=partial(network.init, model),
-        forward=forward or network.forward(model, config.compute),
-        terms={kind: (1.0, TERMS[kind])},
-        batches=batches,
-        evaluations=evaluations,
-        identity=identity or {},
-        flops_per_token=flops_per_token(model, config.data.seq_len, predicted=0.0)["total"],
-        selects=(DEV, scores.chosen(config.task, model.labels)),
-    )
-
-
-def without_data(config: Config) -> Config:
-    """The config of a run whose data is not there: with the head of its task, and with two labels if it names none."""
-    if config.task.kind in ("classify", "tag"):
-        labels = config.model.labels or config.task.labels or ("0", "1")
-        config = override(config, model={"labels": labels})
-    source = load.load(config.run.init_from) if config.run.init_from else None
-    return override(replace(config, model=warmstart.finetuned(source, config)))
 
 
 @dataclass(frozen=True)

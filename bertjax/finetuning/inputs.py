@@ -16,13 +16,11 @@ from bertjax.data.tokenizer import Tokenizer, check_vocabulary
 from bertjax.errors import ConfigError, DataError
 from bertjax.labelled import batches, encode, labels, reading
 from bertjax.labelled.example import Example
-from bertjax.labelled.records import Record
+from bertjax.labelled.records import DEV, SPLITS, TEST, TRAIN, Record
 from bertjax.train import workdir
 from bertjax.trained import load, warmstart
 from bertjax.trained.load import Trained
 from bertjax.vocabulary.wordpiece import train_wordpiece
-
-TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -1,6 +1,5 @@
 """Pretraining: masked words, and whether two segments follow each other; from random weights or a trained model."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from bertjax.data.dataset import Prepared
 from bertjax.data.loader import train_batches
 from bertjax.data.order import epoch_rows, seed_of_phase
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.model import attention, network
-from bertjax.model.cost import flops_per_token, predicted_share
+from bertjax.model import attention
 from bertjax.parallel import distributed, sharding
 from bertjax.tasks import distill, evaluate, fit, minimal_pairs, teacher
 from bertjax.tasks.inputs import open_data
-from bertjax.tasks.terms import terms
+from bertjax.tasks.pretraining import pretraining
 from bertjax.train import metrics, session
-from bertjax.train.checkpoint import Identity
 from bertjax.train.task import Evaluation, Task
 from bertjax.train.workdir import Origin
 from bertjax.trained import load, warmstart
@@ -81,27 +78,6 @@ def _task(phase: Phase, prepared: Prepared, tokenizer: Tokenizer, mesh: Mesh, pa
         batches=lambda row: batches(start_row=row),
         evaluations=(evaluate.evaluation(config, tokenizer, prepared, mesh), *pairs),
         identity={"data set": prepared.digest, "tokenizer": tokenizer.digest, "teacher": ""},
-    )
-
-
-def pretraining(
-    config: Config,
-    *,
-    batches: Callable[[int], Any],
-    evaluations: tuple[Evaluation, ...] = (),
-    identity: Identity | None = None,
-) -> Task:
-    """The task of learning from these batches by the terms of `config.objective` that need no teacher."""
-    return Task(
-        init=partial(network.init, config.model),
-        forward=network.forward(config.model, config.compute),
-        terms=terms(config.objective),
-        batches=batches,
-        evaluations=evaluations,
-        identity=identity or {},
-        flops_per_token=flops_per_token(config.model, config.data.seq_len, predicted=predicted_share(config.data))[
-            "total"
-        ],
     )
 
 

@@ -18,19 +18,23 @@ What the model's shapes leave open is decided so that the function stays the sam
 Shape letters: C copies of a part of a layer, M positions, T token types, V pieces; a trailing dot is the rest.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bertjax.config.schema import Config, ModelConfig
-from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import ConfigError
 from bertjax.huggingface.structure import label_structure, nearest
 from bertjax.model.encoder import PARTS, SHARED
 from bertjax.model.heads import HEADS
-from bertjax.trained.load import Trained
+
+if TYPE_CHECKING:  # timing a step of random weights takes no tokenizer
+    from bertjax.data.tokenizer import Tokenizer
+    from bertjax.trained.load import Trained
 
 _SAME = (
     "hidden_size",

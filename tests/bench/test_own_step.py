@@ -15,7 +15,7 @@ WIDE = {
 
 def test_flops_are_those_of_xla():
     """Its count has the elementwise work as well, which is little at a real width; and no loops are counted once."""
-    from bertjax.tasks.pretrain import pretraining
+    from bertjax.tasks.pretraining import pretraining
 
     config = tiny(**WIDE)
     formula = pretraining(config, batches=lambda row: iter(())).flops_per_token
