@@ -119,10 +119,10 @@ def test_what_two_processes_began_one_ends(file, alone, tmp_path):
     assert_close(log(alone), log(tmp_path / "run"), rtol=1e-5)
 
 
-def stopped_at_a_step(file, directory):
+def stopped_at_a_step(file, directory, at="step 4/"):
     """A run of two processes in this directory, of which the second is asked to stop in the middle."""
     run = start(file, directory)
-    run.wait_for("step 4/")
+    run.wait_for(at)
     run.kill(1, signal.SIGTERM)
     code, lines = run.end()
     assert code == PREEMPTED, lines
@@ -187,18 +187,72 @@ def test_faults_at_random_end_in_the_same_bits(config, file, together, tmp_path)
     assert_same_bits(config, together[0], directory)
 
 
+@pytest.mark.long
+def test_two_phases_stopped_in_each_end_in_the_same_bits(config, tmp_path):
+    """With the best checkpoint kept, whichever phase it is of."""
+    changes = {
+        "data": {"seq_len": 16, "max_predictions": 3},
+        "phases": {"steps": (10, 10), "seq_len": (16, 32), "batch_size": (16, 8), "max_predictions": (3, 5)},
+        "run": {"steps": STEPS, "eval_every": 4, "save_every": 4, "keep": 2, "keep_best": "eval_pair_loss"},
+    }
+    phased = override(config, **changes)
+    file = recipe(tmp_path / "phased.py", to_dict(phased))
+    code, lines = start(file, tmp_path / "whole").end()
+    assert code == 0, lines
+    for at in ("step 4/", "step 14/"):
+        stopped_at_a_step(file, tmp_path / "stopped", at)
+    code, lines = start(file, tmp_path / "stopped").end()
+    assert code == 0, lines
+    assert_same_bits(phased, tmp_path / "whole", tmp_path / "stopped")
+    losses = {
+        line["step"]: line["eval_pair_loss"]
+        for line in log(tmp_path / "whole")
+        if line["step"] % 4 == 0 and "eval_pair_loss" in line
+    }
+    for name in ("whole", "stopped"):
+        found = tmp_path / name / "checkpoints"
+        assert checkpoint.chosen(found, "best") == min(losses, key=losses.get)
+        assert set(numbers(found)) == {16, 20} | {checkpoint.chosen(found, "best")}
+
+
 KINDS = {
+    "bert": {},
     "albert": {"model": models.KINDS["albert"]},
     "modernbert": {"model": models.KINDS["modernbert"], "objective": {"pair": 0.0}},
     "buckets": {"data": {"packing": 1, "buckets": (16, 32)}},
 }
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    """Command, name and config -> the work directory of that run by one process with one device; of a name, once."""
+    known = {}
+
+    def run(command, name, config):
+        if name not in known:
+            known[name] = tmp_path_factory.mktemp(name)
+            file = recipe(known[name] / "one.py", to_dict(override(config, mesh={"data": 1, "fsdp": 1})))
+            code, lines = on_a_mesh(command, file, known[name] / "run", processes=1, devices=1)
+            assert code == 0, lines
+        return known[name] / "run"
+
+    return run
+
+
+def on_a_mesh(command, file, directory, **options):
+    return Run(command, f"--config={file}", f"--workdir={directory}", **options).end()
+
+
+def split(config, mesh):
+    return override(config, mesh=dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
 @pytest.mark.parametrize("kind", [*KINDS, "distilled"])
-def test_every_model_on_every_mesh(kind, mesh, processes, config, trained, tmp_path):
+def test_every_model_on_every_mesh(kind, mesh, processes, config, trained, on_one_device, tmp_path):
     """Against one process with one device."""
     changes = {"run": {"steps": 50, "eval_every": 25, "save_every": 0}}
     if kind == "distilled":
@@ -206,28 +260,28 @@ def test_every_model_on_every_mesh(kind, mesh, processes, config, trained, tmp_p
         changes |= {"teacher": {"path": str(trained[1]), "dtype": "float32"}}
     else:
         changes |= KINDS[kind]
-    one = override(config, **changes, mesh={"data": 1, "fsdp": 1})
-    many = override(one, mesh=dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
-    code, lines = start(recipe(tmp_path / "one.py", to_dict(one)), tmp_path / "one", processes=1, devices=1).end()
+    values = override(config, **changes)
+    file = recipe(tmp_path / "many.py", to_dict(split(values, mesh)))
+    code, lines = on_a_mesh("pretrain", file, tmp_path / "many", processes=processes, devices=8 // processes)
     assert code == 0, lines
-    options = {"processes": processes, "devices": 8 // processes}
-    code, lines = start(recipe(tmp_path / "many.py", to_dict(many)), tmp_path / "many", **options).end()
-    assert code == 0, lines
-    assert_close(log(tmp_path / "one"), log(tmp_path / "many"), rtol=1e-6)
+    assert_close(log(on_one_device("pretrain", kind, values)), log(tmp_path / "many"), rtol=1e-6)
+
+
+LAYOUTS = {"packed": {"packing": 3}, "buckets": {"packing": 1, "buckets": (16, 32)}}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", [{"packing": 3}, {"packing": 1, "buckets": (16, 32)}], ids=["packed", "buckets"])
-def test_a_task_with_labels(layout, tmp_path):
-    config = labelled_files.config_of(
-        tmp_path, "classify", data=layout | {"batch_size": 16}, mesh={"data": 4, "fsdp": 2}, model={"dropout": 0.1}
-    )
-    file = recipe(tmp_path / "task.py", to_dict(config))
-    for name, count in (("alone", 1), ("together", 2)):
-        code, lines = Run(
-            "finetune", f"--config={file}", f"--workdir={tmp_path / name}", processes=count, devices=8 // count
-        ).end()
-        assert code == 0, lines
-    assert_close(log(tmp_path / "alone"), log(tmp_path / "together"), rtol=1e-6)
-    one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("alone", "together"))
-    assert one["metrics"]["dev"] == pytest.approx(other["metrics"]["dev"], rel=1e-6)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_task_with_labels_on_every_mesh(layout, mesh, processes, on_one_device, tmp_path):
+    """Against one process with one device."""
+    data, model = LAYOUTS[layout] | {"batch_size": 16}, {"dropout": 0.1}
+    values = labelled_files.config_of(tmp_path, "classify", data=data, model=model, optim={"accumulate": 2})
+    file = recipe(tmp_path / "many.py", to_dict(split(values, mesh)))
+    code, lines = on_a_mesh("finetune", file, tmp_path / "many", processes=processes, devices=8 // processes)
+    assert code == 0, lines
+    one = on_one_device("finetune", f"labels {layout}", values)
+    assert_close(log(one), log(tmp_path / "many"), rtol=1e-6)
+    first, second = (json.loads((path / "result.json").read_text()) for path in (one, tmp_path / "many"))
+    assert first["metrics"]["dev"] == pytest.approx(second["metrics"]["dev"], rel=1e-6)
