@@ -79,5 +79,5 @@ def in_thread(function: Callable[[], Any]) -> Future[Any]:
 
 
 def at_work() -> bool:
-    """Whether a thread of `in_thread` is not done: of a compiler, the usual end of a process would wait for it."""
+    """Whether a thread of `in_thread` is not done."""
     return any(thread.name == _THREAD for thread in threading.enumerate())

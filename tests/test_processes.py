@@ -1,8 +1,11 @@
 """Several processes are one run: the same losses, one stop, and an end for all when one is gone."""
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -14,7 +17,7 @@ from processes import Run, recipe
 from small import one_device_mesh, shapes_of_state, tiny
 
 from bertjax.config.recipe import override, to_dict
-from bertjax.errors import PREEMPTED, PeerError
+from bertjax.errors import PREEMPTED, PeerError, StorageError
 from bertjax.steps import numbers, verify
 from bertjax.train import checkpoint, metrics
 
@@ -158,6 +161,80 @@ def test_one_that_stands_still_is_given_up(config, tmp_path):
     assert time.monotonic() - began < 60
     assert any("takes more than run.step_timeout = 15 s" in line for line in lines), lines
     assert not run.ids()
+
+
+FAULTY = """#!{python}
+import os, sys
+if os.environ["BERTJAX_PROCESS"] == "1":
+    import resource, time
+    from bertjax.train.recorder import Recorder
+    add, calls = Recorder.add, []
+    def faulty(*arguments):
+        add(*arguments)
+        calls.append(1)
+        if len(calls) == 7:
+            {fault}
+    Recorder.add = faulty
+from bertjax.__main__ import main
+main()
+"""
+"""`bertjax` whose second process has a fault after step 7."""
+
+
+def started_with(fault, file, directory, tmp_path):
+    program = tmp_path / "faulty"
+    program.write_text(FAULTY.format(python=sys.executable, fault=fault))
+    program.chmod(0o755)
+    return start(file, directory, grace=10, environment={"BERTJAX": str(program)})
+
+
+@pytest.mark.long
+def test_one_that_is_slow_for_a_while_changes_nothing(config, file, together, tmp_path):
+    code, lines = started_with("time.sleep(20)", file, tmp_path / "run", tmp_path).end()
+    assert code == 0, lines
+    assert_same_bits(config, together[0], tmp_path / "run")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        ("raise RuntimeError('a bug')", 1, "RuntimeError: a bug"),
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))", StorageError.exit_code, "could not be written"),
+    ],
+    ids=["a bug", "a disk that takes no more"],
+)
+def test_what_ends_one_ends_the_other_and_the_run_goes_on(fault, code, said, config, file, together, tmp_path):
+    run = started_with(fault, file, tmp_path / "run", tmp_path)
+    run.wait_for("step 6/")
+    began = time.monotonic()
+    found, lines = run.end()
+    assert found == code and any(said in line for line in lines), lines
+    assert time.monotonic() - began < 120 and not run.ids()
+    assert numbers(tmp_path / "run" / "checkpoints")[-1] == 5
+    code, lines = start(file, tmp_path / "run").end()
+    assert code == 0, lines
+    assert_same_bits(config, together[0], tmp_path / "run")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_ends_both_and_nothing_saved_is_lost(config, file, together, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    taken = sum(path.stat().st_size for path in (together[0] / "checkpoints" / "5").rglob("*") if path.is_file())
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={taken * 5 // 2}", "tmpfs", disk], check=True)
+    try:
+        code, lines = start(file, disk / "run", grace=10).end()
+        assert code == StorageError.exit_code, lines
+        assert any("could not be written" in line and "free the disk" in line for line in lines), lines
+        assert numbers(disk / "run" / "checkpoints")[-1] in (5, 10)
+        subprocess.run(["mount", "-o", f"remount,size={taken * 20}", disk], check=True)
+        code, lines = start(file, disk / "run").end()
+        assert code == 0, lines
+        assert_same_bits(config, together[0], disk / "run")
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.long

@@ -70,14 +70,14 @@ def main(argv: list[str] | None = None) -> None:
             _leave_others(PeerError.exit_code)
         if not memory_ran_out(error):
             _leave_others(1, traceback.format_exc())
+            _leave_compiler(1, traceback.format_exc())
             raise
         fix = "free some, or lower data.batch_size or raise optim.accumulate: fewer rows are then computed at a time"
         say_last(f"bertjax: {arguments[0]}: memory ran out ({one_line(error)}); {fix}")
         code = OutOfMemory.exit_code
     if code not in (0, PREEMPTED):
         _leave_others(code)
-    if code == PREEMPTED and _at_work() and not _with_others():
-        os._exit(code)  # all is saved, and whoever asked does not wait for a compiler
+    _leave_compiler(code)
     sys.exit(code)
 
 
@@ -93,6 +93,23 @@ def _leave_others(code: int, told: str = "") -> None:
         os._exit(code)
 
 
+def _leave_compiler(code: int, told: str = "") -> None:
+    """End this process at once if a thread of it still compiles, as that of a next phase, or opens data: at the usual
+    end Python takes the thread out of the compiler's midst, and the process aborts.
+    """
+    from bertjax import workers  # here, for the sake of --help
+
+    if workers.at_work():
+        if told:
+            say_last(told)
+        if _with_others():
+            from bertjax.parallel import distributed
+
+            distributed.part()
+        sys.stdout.flush()
+        os._exit(code)
+
+
 def _with_others() -> bool:
     """Whether this is one of several processes of a run, asked without importing JAX."""
     if "bertjax.parallel.distributed" not in sys.modules:
@@ -100,12 +117,6 @@ def _with_others() -> bool:
     from bertjax.parallel import distributed
 
     return distributed.joined()
-
-
-def _at_work() -> bool:
-    from bertjax import workers  # here, for the sake of --help
-
-    return workers.at_work()
 
 
 def _tell_failed_saves_once() -> None:

@@ -106,6 +106,13 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
+def part() -> None:
+    """Take leave of the other processes, when all of them are done: waits for them, 30 s at most, as the usual end of a
+    process does.
+    """
+    jax.distributed.shutdown()
+
+
 def gathered(value: Any) -> list[Any]:
     """What each process gave, in their order; of values that JSON has. All must call it, as all functions below."""
     if not several():

@@ -129,6 +129,7 @@ def _gpu(name: str, chip_name: str, chip: Chip, shape: tuple[int, ...]) -> tuple
     versions = [v for v in ("13", "12") if importlib.util.find_spec("jax_plugins") and _has(f"jax_plugins.xla_cuda{v}")]
     if not versions:
         _require("jax_plugins.xla_cuda13", name, "GPUs", "cuda13")
+    jax.local_devices(backend="cpu")  # JAX looks for plugins by itself then, and logs one that was there before
     try:
         importlib.import_module(f"jax_plugins.xla_cuda{versions[0]}").initialize()
     except jax.errors.JaxRuntimeError as error:

@@ -119,6 +119,7 @@ def command(machine):
         [sys.executable, "-m", "bertjax", *arguments], capture_output=True, text=True, env=environment, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
+    assert "Traceback" not in run.stderr
     return json.loads(run.stdout)
 
 
@@ -139,5 +140,5 @@ def test_for_gpus(machine, gpus):
     values = command(machine)
     assert values["fits"] and values["chips"] == gpus
     sums = values["collectives"]["all-reduce"]
-    assert sums["bytes"] > 0 and sums["split"] == sums["count"]  # a GPU's are all split
+    assert sums["bytes"] > 0 and 0 < sums["split"] <= sums["count"]
     assert values["estimated"]["by"] == "roofline" and 0 < values["estimated"]["mfu"] < 1

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from bertjax import errors, workers
+from bertjax import errors
 from bertjax.cli import main as cli
 from bertjax.cli.arguments import Takes
 from bertjax.cli.commands import COMMANDS, Command
@@ -25,20 +24,45 @@ def run(*arguments):
     return end.value.code
 
 
-def test_a_command_that_was_asked_to_stop_leaves_its_compiler(monkeypatch):
-    """At its usual end the process would wait for it; other commands do."""
-    ended, go_on = [], threading.Event()
-    monkeypatch.setattr("os._exit", ended.append)
-    for code in (errors.PREEMPTED, 0):
-        monkeypatch.setitem(COMMANDS, "info", Command(lambda code=code: code, "", "", Takes("none")))
-        assert run("info") == code
-    assert ended == []
-    working = workers.in_thread(lambda: go_on.wait(60))
-    for code in (0, errors.PREEMPTED):
-        monkeypatch.setitem(COMMANDS, "info", Command(lambda code=code: code, "", "", Takes("none")))
-        assert run("info") == code
-    go_on.set()
-    assert working.result(60) and ended == [errors.PREEMPTED]
+ENDS = {"done": 0, "stopped": errors.PREEMPTED, "refused": errors.NumericError.exit_code, "a bug": 1}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_compiler_at_work_changes_no_exit_code(end):
+    """At its usual end Python throws the thread out of the compiler, and the process aborts."""
+    code = f"""
+import sys, threading
+import jax, jax.numpy as jnp
+from bertjax import workers
+from bertjax.cli import main as cli
+from bertjax.cli.commands import Command, Takes
+from bertjax.errors import NumericError
+
+def long(x):
+    for i in range(400):
+        x = jnp.sin(x @ x) + jnp.cumsum(jnp.sort(x), axis=0) * i
+    return x
+
+def run():
+    lowered, begun = jax.jit(long).lower(jnp.ones((64, 64))), threading.Event()
+    workers.in_thread(lambda: (begun.set(), lowered.compile()))
+    begun.wait(60)
+    print("shown")
+    if {end!r} == "refused":
+        raise NumericError("loss = nan: no number")
+    if {end!r} == "a bug":
+        raise ZeroDivisionError
+    return {ENDS[end]}
+
+cli.COMMANDS["info"] = Command(run, "", "", Takes("none"))
+cli.main(["info"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == ENDS[end], done.stderr
+    assert done.stdout == "shown\n" and "terminate" not in done.stderr
+    assert ("Traceback" in done.stderr) == (end == "a bug") and done.stderr.count("ZeroDivisionError") == (
+        end == "a bug"
+    )
 
 
 def test_help_needs_nothing_that_is_slow_to_import():
