@@ -5,10 +5,19 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from pretended import BERTJAX, Place
+from processes import ROOT, Run, recipe
+from small import tiny
+from test_processes import assert_same_bits
+
+from bertjax.config.recipe import to_dict
+from bertjax.steps import numbers
+from bertjax.train import metrics
 
 JOB = {"SLURM_JOB_ID": "17", "SLURM_NTASKS": "8"}
 
@@ -166,3 +175,51 @@ def test_a_real_slurm_puts_the_job_back(slurm, tmp_path):
     for process in (0, 1):
         assert place.records(f"arguments{process}") == [["pretrain", "--workdir=/s/a b,*"]] * 2
         assert place.records(f"environment{process}") == [["BERTJAX_EXPECT_DEVICES=2"]] * 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: Debian's slurm-wlm and munge have them")
+@pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons run as root")
+def test_a_run_that_a_real_slurm_preempts_twice_ends_in_the_same_bits(slurm, inputs, tmp_path):
+    """Two tasks train and find each other by what Slurm tells them. The job is warned as at the end of its time, and
+    later put back as for a job that matters more.
+    """
+    run = {"steps": 300, "eval_every": 0, "save_every": 50, "keep": 9}
+    config = tiny(model={"num_layers": 1}, data=inputs, mesh={"data": 2}, run=run)
+    file = recipe(tmp_path / "small.py", to_dict(config))
+    whole, directory = tmp_path / "whole", tmp_path / "run"
+    code, lines = Run("pretrain", f"--config={file}", f"--workdir={whole}", processes=2, devices=1).end()
+    assert code == 0, lines
+    environment = {**slurm, "BERTJAX": str(Path(sys.executable).with_name("bertjax")), "JAX_PLATFORMS": "cpu"}
+    environment |= {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+    def says(*command):
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    def until(true, timeout=240):
+        end = time.monotonic() + timeout
+        while not true():
+            assert time.monotonic() < end, out.read_text()[-3000:] + says("scontrol", "show", "job", job)
+            time.sleep(0.1)
+
+    def step():
+        return max((line["step"] for line in metrics.read(directory / metrics.METRICS)), default=0)
+
+    size = ["--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--time=20"]
+    out = tmp_path / "job.log"
+    command = ["launch/slurm.sbatch", "pretrain", f"--config={file}", f"--workdir={directory}"]
+    job = says("sbatch", "--parsable", f"--output={out}", *size, *command).strip()
+    until(lambda: step() >= 20)
+    says("scancel", "--signal=TERM", job)
+    until(lambda: "JobState=PENDING" in says("scontrol", "show", "job", job))
+    saved = numbers(directory / "checkpoints")[-1]
+    assert 20 <= saved < 300 and f"step {saved} is saved" in out.read_text()
+    says("scontrol", "update", f"job={job}", "StartTime=now")
+    until(lambda: step() >= saved + 20)
+    says("scontrol", "requeue", job)
+    until(lambda: "JobState=PENDING" in says("scontrol", "show", "job", job))
+    says("scontrol", "update", f"job={job}", "StartTime=now")
+    until(lambda: "JobState=COMPLETED" in says("scontrol", "show", "job", job))
+    assert "Restarts=2 " in says("scontrol", "show", "job", job)
+    assert "2 processes, 2 devices" in out.read_text() and "Traceback" not in out.read_text()
+    assert_same_bits(config, whole, directory)
