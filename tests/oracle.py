@@ -104,8 +104,10 @@ def attended(x, a, model, layer, positions):
     length, out = len(x), np.zeros_like(x)
     local = model.window > 0 and layer % model.global_every > 0
     base = model.rotary_base_local if local and model.rotary_base_local else model.rotary_base
+    size = model.hidden_size // model.num_heads
     for head in range(model.num_heads):
-        q, k, v = (biased(x @ a[n]["kernel"][:, head], a[n], head) for n in ("query", "key", "value"))
+        own = slice(head * size, (head + 1) * size)
+        q, k, v = (biased(x @ a[n]["kernel"][:, own], a[n], own) for n in ("query", "key", "value"))
         if model.positions == "rotary":
             q, k = (turned(y, positions, base, model.rotary_pairs) for y in (q, k))
         scores = q @ k.T / math.sqrt(q.shape[-1])
@@ -113,7 +115,7 @@ def attended(x, a, model, layer, positions):
             for j in range(length):
                 if local and abs(i - j) > model.window:
                     scores[i, j] = -np.inf
-        out += softmax(scores) @ v @ a["out"]["kernel"][head]
+        out += softmax(scores) @ v @ a["out"]["kernel"][own]
     return out
 
 

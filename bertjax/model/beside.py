@@ -43,9 +43,10 @@ def beside(config: ModelConfig, params: Any) -> Any:
         to_hidden_EH = flat[f"{tables}/to_hidden/kernel"]
         turned = jnp.einsum("FG,NFE,HE->NGH", to_hidden_EH, turned, jnp.linalg.pinv(to_hidden_EH))
     for path in [path for path in flat if path.endswith("attention/query/kernel")]:
-        query_HND = flat[path] * (SHARPNESS * config.hidden_size**-0.5 / config.initializer_range)
-        flat[path] = query_HND
-        flat[path.replace("query", "key")] = jnp.einsum("NGH,...GND->...HND", turned, query_HND)
+        query = flat[path] * (SHARPNESS * config.hidden_size**-0.5 / config.initializer_range)
+        of_heads = query.reshape(*query.shape[:-1], config.num_heads, -1)  # [..., H, N, D]
+        flat[path] = query
+        flat[path.replace("query", "key")] = jnp.einsum("NGH,...GND->...HND", turned, of_heads).reshape(query.shape)
     return unflatten_dict(flat, sep="/")
 
 

@@ -1,8 +1,8 @@
 """Embeddings and layers: from BERT to ModernBERT, one encoder with different numbers.
 
-Shape letters: B rows, L positions of a row, H hidden size, E embedding size, N heads, D head dimension, F FFN size,
-V vocabulary, M positions of the table, T token types, S maps of one input (query, key and value; gate and up), G groups
-of layers, R layers of a group, K kinds of layers (global, local).
+Shape letters: B rows, L positions of a row, H hidden size, E embedding size, N heads, D head dimension, C numbers of
+all heads (N D), F FFN size, V vocabulary, M positions of the table, T token types, S maps of one input (query, key
+and value; gate and up), G groups of layers, R layers of a group, K kinds of layers (global, local).
 """
 
 from typing import Any, NamedTuple
@@ -87,10 +87,11 @@ class Attention(nn.Module):
         prob_key, out_key = (None, None) if key is None else jax.random.split(key)
 
         in_BLH = Norm(c, k, name="norm")(x_BLH) if c.norm_place == "pre" and self.normed else x_BLH
-        shape, axes = (c.hidden_size, N, D), ("hidden", "heads", "head_dim")
-        maps = [Affine(c, k, shape, axes, bias_ndim=2, name=name)() for name in ("query", "key", "value")]
-        qkv_BLSND = linear("BLH,HSND->BLSND", in_BLH, stacked(maps))
-        q_BLND, k_BLND, v_BLND = (qkv_BLSND[:, :, i] for i in range(3))
+        # Of all heads on one axis: a TPU fills the last two axes of what it stores up to 8 and 128 numbers.
+        shape, axes = (c.hidden_size, N * D), ("hidden", "heads")
+        maps = [Affine(c, k, shape, axes, name=name)() for name in ("query", "key", "value")]
+        qkv_BLSC = linear("BLH,HSC->BLSC", in_BLH, stacked(maps))
+        q_BLND, k_BLND, v_BLND = (qkv_BLSC[:, :, i].reshape(*in_BLH.shape[:2], N, D) for i in range(3))
         if places.rotations is not None:
             kind = 0 if is_local is None else is_local.astype(jnp.int32)
             turn = jax.tree.map(lambda x: x[kind], places.rotations)
@@ -106,8 +107,8 @@ class Attention(nn.Module):
             window=c.window,
             is_local=is_local,
         )
-        out = Affine(c, k, (N, D, c.hidden_size), ("heads", "head_dim", "hidden"), ends=True, name="out")
-        y_BLH = linear("BLND,NDH->BLH", context_BLND, out())
+        out = Affine(c, k, (N * D, c.hidden_size), ("heads", "hidden"), ends=True, name="out")
+        y_BLH = linear("BLC,CH->BLH", context_BLND.reshape(*in_BLH.shape[:2], N * D), out())
         if c.attention_output_dropout:
             y_BLH = dropout(y_BLH, c.dropout, out_key)
         y_BLH = x_BLH + y_BLH

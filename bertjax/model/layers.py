@@ -35,14 +35,13 @@ BIASED = {"layers": ("all",), "heads": ("all", "heads"), "logits": ("all", "head
 
 class Affine(nn.Module):
     """The parameters of a linear map in the compute dtype: a kernel, and, where the model has one there (`BIASED`), a
-    bias for its last `bias_ndim` axes.
+    bias.
     """
 
     config: ModelConfig
     compute: ComputeConfig
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    bias_ndim: int = 1
     where: str = "layers"
     ends: bool = False  # as of `weights`
 
@@ -52,7 +51,7 @@ class Affine(nn.Module):
         kernel = kernel.astype(self.compute.dtype)
         if self.config.biases not in BIASED[self.where]:
             return kernel, None
-        bias = self.param("bias", zeros(*self.axes[-self.bias_ndim :]), self.shape[-self.bias_ndim :])
+        bias = self.param("bias", zeros(self.axes[-1]), self.shape[-1:])
         return kernel, bias.astype(self.compute.dtype)
 
 

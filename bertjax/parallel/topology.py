@@ -167,7 +167,7 @@ gpu_device_info {{
   cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536 name: "{name}"
 }}
-platform_name: "CUDA"
+platform_name: "CUDA" device_description_str: "{name}"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 """
 """What the compiler must know of a Hopper GPU: openxla/xla, xla/backends/gpu/target_config/specs/h100.txtpb."""

@@ -241,16 +241,14 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
 def matrix_axes(params: Any) -> Any:
     """Which axes of each kernel of the layers are its rows (summed over) and its columns; None of the other leaves.
 
-    Attention's projections [H, heads, D] are matrices of H rows, and `out` [heads, D, H] is one of H columns. The axes
-    in front stack layers, each of which has matrices of its own.
+    The axes in front stack layers, each of which has matrices of its own.
     """
 
-    def axes(path: Any, x: jax.Array, stacked: int) -> MuonDimensionNumbers | None:
+    def axes(path: Any, _: jax.Array, stacked: int) -> MuonDimensionNumbers | None:
         names = _names(path)
         if not set(names) & set(LAYERS) or names[-1] != "kernel":
             return None
-        split = x.ndim - 1 if names[-2] == "out" else stacked + 1
-        return MuonDimensionNumbers(tuple(range(stacked, split)), tuple(range(split, x.ndim)))
+        return MuonDimensionNumbers((stacked,), (stacked + 1,))
 
     return jax.tree_util.tree_map_with_path(axes, params, stacked_axes(params))
 

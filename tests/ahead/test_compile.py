@@ -111,9 +111,9 @@ SIZES = [
 ]
 
 
-def command(machine):
+def command(machine, *more):
     """The report of `bertjax compile`, run by a process of its own."""
-    arguments = ["compile", "--config=bert:tiny", f"--topology={machine}", "--json", *SIZES]
+    arguments = ["compile", "--config=bert:tiny", f"--topology={machine}", "--json", *SIZES, *more]
     environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     run = subprocess.run(
         [sys.executable, "-m", "bertjax", *arguments], capture_output=True, text=True, env=environment, check=False
@@ -135,9 +135,17 @@ def test_for_a_small_tpu_slice():
 @pytest.mark.skipif(
     not importlib.util.find_spec("jax_plugins"), reason="needs the compiler for GPUs: pip install jax[cuda13]"
 )
-@pytest.mark.parametrize(("machine", "gpus"), [("h100:8", 8), ("h100:2x8", 16)])
-def test_for_gpus(machine, gpus):
-    values = command(machine)
+@pytest.mark.parametrize(
+    ("machine", "gpus", "flags"),
+    [
+        ("h100:8", 8, []),
+        ("h100:2x8", 16, []),
+        ("h100:8", 8, ["--config.compute.attention=flash", "--config.model.attention_dropout=0.1"]),
+    ],
+    ids=["one host", "two hosts", "our own attention"],
+)
+def test_for_gpus(machine, gpus, flags):
+    values = command(machine, *flags)
     assert values["fits"] and values["chips"] == gpus
     sums = values["collectives"]["all-reduce"]
     assert sums["bytes"] > 0 and 0 < sums["split"] <= sums["count"]

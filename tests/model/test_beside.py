@@ -30,7 +30,8 @@ def looked_at(initializer, **numbers):
     x = norm(tables["word"][tokens] + tables["position"] + tables["token_type"][0], tables["norm"], model)
     if "to_hidden" in tables:
         x = x @ tables["to_hidden"]["kernel"]
-    q, k = (np.einsum("lh,hnd->nld", x, params["groups"]["attention"][name]["kernel"][0]) for name in ("query", "key"))
+    maps = (params["groups"]["attention"][name]["kernel"][0] for name in ("query", "key"))
+    q, k = (np.einsum("lh,hnd->nld", x, kernel.reshape(len(kernel), -1, 32)) for kernel in maps)
     probs = softmax(q @ k.swapaxes(1, 2) / np.sqrt(32))
     return np.array([[np.diagonal(p, d).mean() for d in range(-3, 4)] for p in probs])
 

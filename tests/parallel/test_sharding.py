@@ -20,7 +20,7 @@ def test_state_is_split_as_the_rules_say():
     state = fresh_state(config, sharding.make_mesh(config.mesh))
     shard_shapes = jax.tree.map(lambda x: x.sharding.shard_shape(x.shape), (state.params, state.opt_state))
     params, moments = shard_shapes[0], shard_shapes[1][1].mu
-    assert params["encoder"]["groups"]["attention"]["query"]["kernel"] == (4, 16, 1, 8)  # [4, 32, 4, 8]
+    assert params["encoder"]["groups"]["attention"]["query"]["kernel"] == (4, 16, 8)  # [4, 32, 32]
     assert params["encoder"]["groups"]["ffn"]["up"]["kernel"] == (4, 16, 16)  # [4, 32, 64]
     assert params["encoder"]["embeddings"]["word"] == (100, 16)  # [400, 32]
     assert moments == params

@@ -26,8 +26,8 @@ STEPS = 2
 PRODUCTS = {"attention": 4 * 12, "ffn": 4 * 6, "mlm_head": 6}
 """Of four layers: the forward ones, and two for each of them going backward."""
 LINEAR = {
-    "BLH,HSND->BLSND": "attention",
-    "BLND,NDH->BLH": "attention",
+    "BLH,HSC->BLSC": "attention",
+    "BLC,CH->BLH": "attention",
     "BLH,HF->BLF": "ffn",
     "BLF,FH->BLH": "ffn",
 }

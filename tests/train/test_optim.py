@@ -144,14 +144,14 @@ def layered_params(rng):
     def affine(*shape, bias):
         return {"kernel": rng.normal(size=shape), "bias": rng.normal(size=bias)}
 
-    attention = {"query": affine(2, 6, 2, 4, bias=(2, 2, 4)), "out": affine(2, 2, 4, 6, bias=(2, 6))}
+    attention = {"query": affine(2, 6, 8, bias=(2, 8)), "out": affine(2, 8, 6, bias=(2, 6))}
     ffn = {"up": affine(2, 3, 6, 10, bias=(2, 3, 10)), "down": affine(2, 3, 10, 6, bias=(2, 3, 6))}
     norm = {"norm": {"scale": rng.normal(size=(2, 6))}}
     return {
         "encoder": {
             "embeddings": {"word": rng.normal(size=(7, 6)), "to_hidden": affine(6, 6, bias=(6,))},
             "groups": {"attention": attention | norm, "layers": {"ffn": ffn}},
-            "first": {"attention": {"key": affine(6, 2, 4, bias=(2, 4)), "out": affine(2, 4, 6, bias=(6,))}},
+            "first": {"attention": {"key": affine(6, 8, bias=(8,)), "out": affine(8, 6, bias=(6,))}},
         },
         "mlm_head": {"dense": affine(6, 6, bias=(6,))},
     }
