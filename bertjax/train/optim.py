@@ -44,8 +44,9 @@ def stacked_axes(params: Any) -> Any:
 
 
 class Optimizer(NamedTuple):
-    """A gradient transformation of optax; the learning rate by step that is in it; and `hold`, which gives the
-    parameters with a stop before those that are frozen, for which then no gradient is computed.
+    """A gradient transformation of optax, whose update also takes the global norm of the gradients, as `norm`; the
+    learning rate by step that is in it; and `hold`, which gives the parameters with a stop before those that are
+    frozen, for which then no gradient is computed.
     """
 
     init: Callable[[Any], Any]
@@ -61,7 +62,7 @@ def make_optimizer(config: Config, point: Point | None = None) -> Optimizer:
     o, point = config.optim, point_of(config) if point is None else point
     parts = list(OPTIMIZERS[o.name](o, point.lr))
     if o.clip_norm > 0.0:
-        parts.insert(0, optax.clip_by_global_norm(o.clip_norm))
+        parts.insert(0, clipped(o.clip_norm))
     if o.layer_decay < 1.0:
         parts.append(optax.stateless(partial(_scale_by_layer, config)))
     if o.freeze:
@@ -75,6 +76,18 @@ def make_optimizer(config: Config, point: Point | None = None) -> Optimizer:
     return Optimizer(chain.init, chain.update, schedule, partial(_held, o.freeze))
 
 
+def clipped(most: float) -> optax.GradientTransformationExtraArgs:
+    """Gradients whose global norm is at most this, by the `norm` that the step has: to compute it once more would be
+    to read all of them again.
+    """
+
+    def update(grads: Any, state: Any, params: Any = None, *, norm: jax.Array, **_: Any) -> tuple[Any, Any]:
+        scale = jnp.where(norm < most, 1.0, most / norm)
+        return jax.tree.map(lambda x: x * scale, grads), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
 class Averaged(NamedTuple):
     """Updates made so far, the state of an optimizer, and the average of the parameters that it made."""
 
@@ -83,7 +96,9 @@ class Averaged(NamedTuple):
     average: Any
 
 
-def averaging(optimizer: optax.GradientTransformation, *, decay: float) -> optax.GradientTransformation:
+def averaging(
+    optimizer: optax.GradientTransformationExtraArgs, *, decay: float
+) -> optax.GradientTransformationExtraArgs:
     """The same updates, with a moving average of the parameters beside them.
 
     Its bias towards its beginning is taken out as in Adam's moments: after one update it is the parameters themselves,
@@ -93,15 +108,15 @@ def averaging(optimizer: optax.GradientTransformation, *, decay: float) -> optax
     def init(params: Any) -> Averaged:
         return Averaged(jnp.zeros([], jnp.int32), optimizer.init(params), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads: Any, state: Averaged, params: Any = None) -> tuple[Any, Averaged]:
-        updates, inner = optimizer.update(grads, state.optimizer, params)
+    def update(grads: Any, state: Averaged, params: Any = None, **more: Any) -> tuple[Any, Averaged]:
+        updates, inner = optimizer.update(grads, state.optimizer, params, **more)
         count = state.updates + 1
         share = (1.0 - decay) / debias(decay, count)
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda a, w: a + share * (w - a), state.average, new)
         return updates, Averaged(count, inner, average)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def frozen_mask(beginnings: tuple[str, ...], params: Any) -> Any:

@@ -62,7 +62,7 @@ def make_train_step(
 
         def update(old: tuple[Any, Any]) -> tuple[Any, Any]:
             params, opt_state = old
-            updates, opt_state = optimizer.update(grads, opt_state, params)
+            updates, opt_state = optimizer.update(grads, opt_state, params, norm=norm)
             return optax.apply_updates(params, updates), opt_state
 
         split = jax.lax.with_sharding_constraint(state.params, cut.places)

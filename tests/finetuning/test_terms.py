@@ -159,7 +159,7 @@ def losses_here(config, params, asked):
     @jax.jit
     def step(params, state, batch):
         value, grads = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimizer.update(grads, state, params)
+        updates, state = optimizer.update(grads, state, params, norm=optax.tree.norm(grads))
         return optax.apply_updates(params, updates), state, value
 
     found, state = [], optimizer.init(params)

@@ -149,7 +149,7 @@ def test_dropout_of_a_head_is_its_own():
         np.testing.assert_allclose(many[name][0], plain[name], atol=1e-6)
     for name in ("class_logits", "tag_logits", "span_logits"):
         assert np.abs(many[name][0] - plain[name]).max() > 0.05
-        np.testing.assert_array_equal(many[name][:2], again[name])
+        np.testing.assert_allclose(many[name][:2], again[name], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(many[name].mean(0), plain[name], atol=0.35)
 
 
