@@ -6,6 +6,7 @@ What one process decides from what only it knows (a signal, a file, an error) go
 `Together`: processes that took different branches would wait for each other without end.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -108,9 +109,10 @@ def first() -> bool:
 
 def part() -> None:
     """Take leave of the other processes, when all of them are done: waits for them, 30 s at most, as the usual end of a
-    process does.
+    process does; and no longer for one that has died since.
     """
-    jax.distributed.shutdown()
+    with contextlib.suppress(RuntimeError):  # JAX's word for that
+        jax.distributed.shutdown()
 
 
 def gathered(value: Any) -> list[Any]:

@@ -349,9 +349,9 @@ def _fitting(path: Path) -> Iterator[None]:
         if "retry attempts failed" in reason:  # of TensorStore: a bucket that does not answer
             fix = "see whether the bucket can be reached, and start again"
             raise StorageError(f"{path}: cannot be read ({one_line(reason.partition(' [')[0])}); {fix}") from error
-        raise CheckpointError(
-            f"{path}: does not fit this configuration ({reason}); use the config of WORKDIR/config.json"
-        ) from error
+        reason = reason.partition(". ")[0]  # where Orbax begins to speak to its developers
+        fix = "use the config of WORKDIR/config.json; of an older bertjax: export with that, then run.init_from"
+        raise CheckpointError(f"{path}: does not fit this configuration ({reason}); {fix}") from error
 
 
 def _check_array(path: Any, wanted: Any, found: Any) -> None:
