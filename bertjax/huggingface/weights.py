@@ -6,7 +6,6 @@ first axis here. Every name and shape must be what config.json asks for before a
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +167,7 @@ def _layout(family: str, config: ModelConfig, first_position: int) -> dict[Paths
         stacked = path.startswith("encoder/groups/")
         there = shape[stacked:]
         if leaf == "kernel":
-            ins = math.prod(there[: 2 if module.endswith("attention/out") else 1])
-            there = (math.prod(there) // ins, ins)
-        elif leaf == "bias":
-            there = (math.prod(there),)
+            there = there[::-1]
         elif path == POSITION:
             there = (there[0] + first_position, there[1])
         # The layer before the groups has the names of one in them.
