@@ -1,7 +1,6 @@
 """Several processes are one run: the same losses, one stop, and an end for all when one is gone."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -218,12 +217,13 @@ def test_what_ends_one_ends_the_other_and_the_run_goes_on(fault, code, said, con
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_ends_both_and_nothing_saved_is_lost(config, file, together, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     taken = sum(path.stat().st_size for path in (together[0] / "checkpoints" / "5").rglob("*") if path.is_file())
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={taken * 5 // 2}", "tmpfs", disk], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={taken * 5 // 2}", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here: not root, or a container that may not")
     try:
         code, lines = start(file, disk / "run", grace=10).end()
         assert code == StorageError.exit_code, lines
